@@ -1,0 +1,1 @@
+"""The shell around the learner: what touches the machine it runs on."""

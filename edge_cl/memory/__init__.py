@@ -1,0 +1,1 @@
+"""What the device remembers: the event log, the features and the rehearsal buffer."""

@@ -1,0 +1,1 @@
+"""Bytes that both ends speak."""
