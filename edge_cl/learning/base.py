@@ -1,0 +1,486 @@
+"""The closed-form half of the head: shrinkage LDA whose statistics can be added to, taken from and merged.
+
+    Lambda = ((1 - e) Sigma + e tr(Sigma) / D  I)^-1,   w_c = Lambda m_c,   b_c = -1/2 m_c' Lambda m_c
+
+Sigma is the shared within-class covariance, m_c the class mean, e the shrinkage (Ledoit and Wolf 2004;
+streaming form: Hayes and Kanan, Lifelong Machine Learning with Deep Streaming LDA, 2020). The statistics are
+whole numbers (see `embedding`), so `update`, `revert` and `merge` are exact. Rank-one steps keep the solution
+current.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_cl.learning.embedding import UNIT
+
+Floats = NDArray[np.float64]
+
+SAMPLE_WEIGHT = 12  # of one sample; divisible by 1, 2, 3 and 4 views, so that every view's weight is whole
+SHRINKAGES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9)  # candidates; the best differs by data
+FIRST_SHRINKAGE = 0.3  # until there are enough samples to choose
+PRIOR_SAMPLES = 32  # the ridge of an untaught base stands for this many samples of ...
+PRIOR_SPREAD = 0.4  # ... this within-class variance (of a unit-length embedding; measured 0.3 to 0.5)
+PENDING_ROWS = 32  # rank-one steps gathered before they are folded in by one matrix product
+SKETCH = 256  # directions that estimate a distance
+SMALLEST_HALF = 128  # rows below which a matrix is inverted in one go
+CHOICE_GROWTH = 2.0  # the shrinkage is chosen anew once they have grown by this factor
+GROWTH = 1.2  # the ridge is stale once the statistics have grown by this factor
+NO_SCORE = -1e9  # of a class that has lost its samples: below any other, and finite
+
+
+class Statistics(NamedTuple):
+    """What was seen, as whole numbers; the sum of two devices' statistics is the statistics of both.
+
+    Attributes:
+        counts: (C,) weight seen of each class, in units of 1/SAMPLE_WEIGHT sample.
+        sums: (C, D) weighted sum of embeddings.
+        moment: (D, D) weighted sum of outer products of embeddings, over all classes.
+        residue: weight whose class was forgotten while its spread stays in `moment`.
+    """
+
+    counts: NDArray[np.int64]
+    sums: Floats
+    moment: Floats
+    residue: int
+
+
+def empty_statistics(size: int, classes: int = 0) -> Statistics:
+    """Return the statistics of nothing, for D = `size` features."""
+    return Statistics(np.zeros(classes, np.int64), np.zeros((classes, size)), np.zeros((size, size)), 0)
+
+
+def merge(first: Statistics, second: Statistics) -> Statistics:
+    """Add two statistics of the same classes in the same order; exact, commutative, associative."""
+    return Statistics(
+        first.counts + second.counts,
+        first.sums + second.sums,
+        first.moment + second.moment,
+        first.residue + second.residue,
+    )
+
+
+def within_scatter(statistics: Statistics) -> Floats:
+    """Return the pooled within-class scatter (D, D) in real units, every sample counting SAMPLE_WEIGHT."""
+    counts = np.maximum(statistics.counts, 1)[:, None]
+    scatter = (statistics.sums / counts).T @ statistics.sums
+    np.subtract(statistics.moment, scatter, out=scatter)
+    scatter /= UNIT * UNIT
+    return scatter
+
+
+class InnerProducts(NamedTuple):
+    """All that leave-one-out needs of n samples with V views, under one precision B^-1.
+
+    Attributes:
+        views: (n, V, V) of a sample's views with each other.
+        means: (n, V, C) of views with class means.
+        classes: (C, C) of class means with each other.
+    """
+
+    views: Floats
+    means: Floats
+    classes: Floats
+
+
+class HeldOut(NamedTuple):
+    """Answers for samples as if they had never been taught.
+
+    Attributes:
+        scores: (n, V, C); -inf for a class without samples, as the sample's own is where it was the only one.
+        norms: (n, V) squared length of each view under the held-out precision.
+    """
+
+    scores: Floats
+    norms: Floats
+
+
+def hold_out(
+    products: InnerProducts, classes: NDArray, counts: NDArray, weight: float, shrinkage: float
+) -> HeldOut:
+    """Score every view of every sample as if that sample (all its views) had never been taught.
+
+    Removing a sample of class y takes V + 1 rank-one terms from the within-class scatter and moves m_y, so
+    the held-out precision follows from the full one by the Woodbury identity; nothing is solved anew.
+
+    Args:
+        products: inner products under the full precision.
+        classes: (n,) class of each sample.
+        counts: (C,) weight of each class.
+        weight: of all statistics.
+        shrinkage: e of the full precision.
+    """
+    own = np.arange(len(classes))
+    count_views = products.views.shape[1]
+    rest = counts[classes] - SAMPLE_WEIGHT
+    alone = rest <= 0
+    pull = np.where(alone, 0.0, SAMPLE_WEIGHT / np.maximum(rest, 1))  # m_y moves by -pull (x - m_y)
+    mean_views = products.views.mean(axis=2)  # x_v with x
+    mean_means = products.means.mean(axis=1)  # x with m_j
+    own_means = products.means[own, :, classes]  # x_v with m_y
+    own_classes = products.classes[classes]  # m_y with m_j
+    # The removed terms: V rows sqrt(w) (x_v - m_y) and one row sqrt(W pull) (x - m_y).
+    scale = np.sqrt(SAMPLE_WEIGHT / count_views)
+    last = np.sqrt(SAMPLE_WEIGHT * pull)
+    terms = np.concatenate(
+        [
+            scale * (products.means - own_classes[:, None]),
+            (last[:, None] * (mean_means - own_classes))[:, None],
+        ],
+        axis=1,
+    )  # (n, V+1, C): terms with m_j
+    with_views = np.concatenate(
+        [
+            scale * (products.views - own_means[:, None, :]),
+            (last[:, None] * (mean_views - own_means))[:, None],
+        ],
+        axis=1,
+    )  # (n, V+1, V): terms with x_v
+    own_terms = terms[own, :, classes]  # (n, V+1): terms with m_y
+    with_mean = with_views.mean(axis=2)  # terms with x
+    gram = np.concatenate(
+        [scale * (with_views - own_terms[:, :, None]), (last[:, None] * (with_mean - own_terms))[:, :, None]],
+        axis=2,
+    )
+    core = np.eye(count_views + 1) / (1.0 - shrinkage) - gram
+    # The moved mean m_y' = m_y - pull (x - m_y), in place of m_y.
+    moved_terms = own_terms - pull[:, None] * (with_mean - own_terms)
+    moved_means = own_means - pull[:, None] * (mean_views - own_means)
+    own_own = own_classes[own, classes]
+    own_mean = mean_means[own, classes]
+    mean_mean = mean_views.mean(axis=1)
+    norms = np.broadcast_to(np.diag(products.classes), own_classes.shape).copy()
+    norms[own, classes] = (
+        own_own - 2 * pull * (own_mean - own_own) + pull**2 * (mean_mean - 2 * own_mean + own_own)
+    )
+    means = products.means.copy()
+    means[own, :, classes] = moved_means
+    terms[own, :, classes] = moved_terms
+    solved = np.linalg.solve(core, np.concatenate([terms, with_views], axis=2))
+    solved_terms, solved_views = solved[:, :, : terms.shape[2]], solved[:, :, terms.shape[2] :]
+    linear = means + np.einsum("ntv,ntc->nvc", with_views, solved_terms)
+    norms = norms + np.einsum("ntc,ntc->nc", terms, solved_terms)
+    rest_weight = weight - SAMPLE_WEIGHT
+    scores = rest_weight * (linear - 0.5 * norms[:, None, :])
+    scores[own[alone], :, classes[alone]] = -np.inf
+    scores[:, :, counts == 0] = -np.inf
+    lengths = np.einsum("nvv->nv", products.views) + np.einsum("ntv,ntv->nv", with_views, solved_views)
+    return HeldOut(scores, rest_weight * lengths)
+
+
+class Base:
+    """Shrinkage LDA over growing classes; its arrays change in place.
+
+    Copying (D, D) arrays for every sample would cost more than the update itself, so this is the one place of
+    the learner where state is not replaced but changed. `statistics`, `shrinkage` and `ridge` are the state;
+    the rest follows from them by `settle`.
+
+    The precision is held as B^-1 with B = (1 - e) S + r I, S the within-class scatter (a sum, not a mean) and
+    r fixed between two calls of `refresh`; Lambda = weight * B^-1. A new sample then is a rank-V step of B^-1
+    (Sherman, Morrison and Woodbury), kept as pending rows until PENDING_ROWS are folded in by one product.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.shrinkage = FIRST_SHRINKAGE
+        self.ridge = FIRST_SHRINKAGE * PRIOR_SPREAD / size * PRIOR_SAMPLES * SAMPLE_WEIGHT
+        self.refreshed_weight = 0  # weight of the statistics when the ridge was set
+        self.chosen_weight = 0  # weight of the statistics when the shrinkage was chosen
+        self._counts, self._sums, self._moment, self._residue = empty_statistics(size)
+        self._moment_left: list[
+            Floats
+        ] = []  # rows whose products are not yet in `_moment`, weighted and signed
+        self._moment_right: list[Floats] = []
+        self._inverse: Floats = np.eye(size) / self.ridge
+        self._pending = np.zeros((0, size))  # rows u: B^-1 = _inverse - sum of sign u u'
+        self._signs = np.zeros(0)
+        self._weights = np.zeros((0, size))  # (C, D): B^-1 m_c
+        self._biases: Floats = np.zeros(0)  # (C,): -1/2 m_c' B^-1 m_c
+        self._sketch = np.zeros((size, 0), np.float32)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What was seen so far; the arrays are the base's own."""
+        self._fold_moment()
+        return Statistics(self._counts, self._sums, self._moment, self._residue)
+
+    @property
+    def size(self) -> int:
+        """D, values per embedding."""
+        return self._sums.shape[1]
+
+    @property
+    def classes(self) -> int:
+        """C, classes seen so far."""
+        return len(self._counts)
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """(C,) weight of each class, in units of 1/SAMPLE_WEIGHT sample."""
+        return self._counts
+
+    @property
+    def weight(self) -> int:
+        """Weight of all statistics, in units of 1/SAMPLE_WEIGHT sample."""
+        return int(self._counts.sum()) + self._residue
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the statistics have changed so much that the ridge should be set anew."""
+        return self.weight > GROWTH * self.refreshed_weight or self.weight * GROWTH < self.refreshed_weight
+
+    @property
+    def needs_choice(self) -> bool:
+        """Whether the statistics have changed so much that the shrinkage should be chosen anew."""
+        return (
+            self.weight > CHOICE_GROWTH * self.chosen_weight
+            or CHOICE_GROWTH * self.weight < self.chosen_weight
+        )
+
+    def add_class(self) -> int:
+        """Append an empty class and return its number."""
+        row = np.zeros((1, self.size))
+        self._counts = np.append(self._counts, np.int64(0))
+        self._sums = np.concatenate([self._sums, row])
+        self._weights = np.concatenate([self._weights, row])
+        self._biases = np.append(self._biases, 0.0)
+        return self.classes - 1
+
+    def update(self, rows: Floats, number: int) -> None:
+        """Teach one sample of class `number`: (V, D) embeddings of its views; O(V D^2)."""
+        self._take_in(rows, number, 1)
+
+    def revert(self, rows: Floats, number: int) -> None:
+        """Take one taught sample out again: the exact inverse of `update`.
+
+        Raises:
+            ValueError: the class holds no sample.
+        """
+        if self._counts[number] < SAMPLE_WEIGHT:
+            raise ValueError(f"class {number} holds no sample to take out")
+        self._take_in(rows, number, -1)
+
+    def forget_class(self, number: int) -> None:
+        """Drop what is left of class `number` and its row; later classes move down by one.
+
+        Samples that are still at hand should be reverted first: of the rest, count and mean go exactly, while
+        their spread about that mean stays in the pooled scatter (it was never kept per class).
+        """
+        count, total = int(self._counts[number]), self._sums[number]
+        if count:
+            self._fold_moment()
+            self._moment -= np.rint(np.outer(total, total) / count)
+        self._residue += count
+        self._counts = np.delete(self._counts, number)
+        self._sums = np.delete(self._sums, number, axis=0)
+        self.settle()
+
+    def absorb(self, other: Statistics) -> None:
+        """Add another device's statistics of the same classes in the same order (`merge`)."""
+        self._counts, self._sums, self._moment, self._residue = merge(self.statistics, other)
+        self.settle()
+
+    def scores(self, rows: Floats) -> Floats:
+        """Return the (..., C) log posteriors, up to a constant, of (..., D) embeddings; O(C D)."""
+        found = (rows @ self._weights.T / UNIT + self._biases) * self.weight
+        found[..., self._counts == 0] = NO_SCORE  # its mean of zero would win where all others lose
+        return found
+
+    def sketched_distance(self, rows: Floats, classes: NDArray) -> Floats:
+        """Estimate (n,) squared Mahalanobis distances of the mean view of (n, V, D) to its class; O(D).
+
+        The exact one costs O(D^2) for every answer. A random projection keeps it within some 9 % (its spread
+        is sqrt(2 / SKETCH)): Johnson and Lindenstrauss, with signs as Achlioptas 2003.
+        """
+        difference = rows.mean(axis=1) / UNIT - self._means()[classes]
+        projected = difference.astype(np.float32) @ self._sketch
+        return np.einsum("nk,nk->n", projected, projected).astype(np.float64) * self.weight
+
+    def restore(
+        self,
+        counts: NDArray[np.int64],
+        sums: Floats,
+        moment: Floats,
+        residue: int,
+        shrinkage: float,
+        ridge: float,
+        refreshed_weight: int,
+        chosen_weight: int,
+    ) -> None:
+        """Take over a stored state (copied) and settle."""
+        self._counts, self._sums, self._moment = counts.copy(), sums.copy(), moment
+        self._residue, self.refreshed_weight, self.chosen_weight = residue, refreshed_weight, chosen_weight
+        self.shrinkage, self.ridge = shrinkage, ridge
+        self.settle()
+
+    def settle(self) -> None:
+        """Solve for B^-1 anew from the statistics, with the ridge as it is; O(D^3).
+
+        Rounding of the rank-one path ends here, so two bases with equal statistics, shrinkage and ridge are
+        equal bit for bit after it.
+        """
+        self._pending, self._signs = self._pending[:0], self._signs[:0]
+        self._inverse = np.zeros((0, 0))  # given up first: such arrays are what peak memory is made of
+        root = within_scatter(self.statistics)
+        root *= 1.0 - self.shrinkage
+        root[np.diag_indices(self.size)] += self.ridge
+        _to_inverse_root(root)  # B^-1 = root' root
+        self._inverse = root.T @ root
+        self._sketch = _sketch(root)
+        means = self._means()
+        self._weights = means @ self._inverse
+        self._biases = -0.5 * np.einsum("cd,cd->c", self._weights, means)
+
+    def refresh(self, shrinkage: float) -> None:
+        """Set shrinkage e and ridge r = e tr(S) / D anew and settle."""
+        scatter_trace = float(np.trace(within_scatter(self.statistics)))
+        least = PRIOR_SPREAD / self.size * SAMPLE_WEIGHT  # one sample a class has no spread at all
+        self.shrinkage = shrinkage
+        self.ridge = shrinkage * max(scatter_trace / self.size, least)
+        self.refreshed_weight = self.weight
+        self.settle()
+
+    def choose_shrinkage(self, loss: Callable[[], float]) -> None:
+        """Refresh with the candidate near the shrinkage in use at which `loss()` of this base is least.
+
+        A walk from neighbour to neighbour: the best shrinkage moves slowly as samples come, and each
+        candidate costs a solution. (One eigendecomposition would serve all, in twice the memory.)
+        """
+
+        def loss_at(index: int) -> float:
+            self.refresh(SHRINKAGES[index])
+            return loss()
+
+        start = int(np.argmin([abs(e - self.shrinkage) for e in SHRINKAGES]))
+        self.refresh(SHRINKAGES[walk_downhill(start, len(SHRINKAGES), loss_at)])
+        self.chosen_weight = self.weight
+
+    def hold_out(self, rows: Floats, classes: NDArray) -> HeldOut:
+        """Answer for taught samples as if each had never been taught; O(V D^2) a sample.
+
+        Args:
+            rows: (n, V, D) embeddings; n of a hundred or more pays for a conversion of (D, D).
+            classes: (n,) the class each was taught as.
+        """
+        # Single precision for the one product that costs O(D^2): half the time, scores within 1e-4.
+        # Pending steps stay pending: a question must not change the rounding of what is taught later.
+        real = (rows / UNIT).astype(np.float32)
+        flat, pending = real.reshape(-1, self.size), self._pending.astype(np.float32)
+        solved = flat @ self._inverse.astype(np.float32)
+        solved -= ((flat @ pending.T) * self._signs.astype(np.float32)) @ pending
+        solved = solved.reshape(rows.shape)
+        products = InnerProducts(
+            (solved @ real.transpose(0, 2, 1)).astype(np.float64),
+            rows @ self._weights.T / UNIT,
+            self._means() @ self._weights.T,
+        )
+        return hold_out(products, classes, self._counts, self.weight, self.shrinkage)
+
+    def _take_in(self, rows: Floats, number: int, sign: int) -> None:
+        steps = self._spread_steps(rows, number, sign)
+        weight = SAMPLE_WEIGHT // len(rows)
+        self._counts[number] += sign * SAMPLE_WEIGHT
+        self._sums[number] += (sign * weight) * rows.sum(axis=0)
+        self._moment_left.append((sign * weight) * rows)
+        self._moment_right.append(rows.copy())  # the caller may reuse its array
+        try:
+            self._step(steps, number, sign)
+        except np.linalg.LinAlgError:  # rounding has eaten what is to be taken out: solve anew
+            self.settle()
+        if len(self._pending) >= PENDING_ROWS:
+            self._fold_pending()
+            self._fold_moment()
+
+    def _spread_steps(self, rows: Floats, number: int, sign: int) -> Floats:
+        """Return rows y with S_after = S_before + sign * sum y y' (Welford, one view at a time)."""
+        weight = SAMPLE_WEIGHT // len(rows)
+        count, total = float(self._counts[number]), self._sums[number].copy()
+        steps = []
+        for row in rows:
+            if sign < 0:
+                count, total = count - weight, total - weight * row
+            if count > 0:
+                steps.append((row - total / count) * (np.sqrt(weight * count / (count + weight)) / UNIT))
+            if sign > 0:
+                count, total = count + weight, total + weight * row
+        return np.array(steps).reshape(-1, self.size)
+
+    def _step(self, steps: Floats, number: int, sign: int) -> None:
+        """Move B^-1 by steps, and every class's weights with it.
+
+        With Y the steps and a = 1 - e:  (B + s a Y'Y)^-1 = B^-1 - s G' (I/a + s Y G')^-1 G,  G = Y B^-1.
+        """
+        mean = self._means()[number]
+        solved = self._apply(np.concatenate([steps, mean[None]]))
+        rows, weights = solved[:-1], solved[-1]
+        if len(steps):
+            core = np.eye(len(steps)) / (1.0 - self.shrinkage) + sign * (steps @ rows.T)
+            factor = np.linalg.inv(np.linalg.cholesky(core))
+            directions = factor @ rows
+            self._pending = np.concatenate([self._pending, directions])
+            self._signs = np.concatenate([self._signs, np.full(len(directions), float(sign))])
+            reach = self._means() @ directions.T  # (C, k): u' m_c
+            self._weights -= sign * reach @ directions
+            self._biases += 0.5 * sign * np.einsum("ck,ck->c", reach, reach)
+            weights = weights - sign * reach[number] @ directions
+        self._weights[number] = weights
+        self._biases[number] = -0.5 * weights @ mean
+
+    def _apply(self, rows: Floats) -> Floats:
+        """Return rows B^-1, pending steps included."""
+        solved = rows @ self._inverse
+        if len(self._pending):
+            solved -= ((rows @ self._pending.T) * self._signs) @ self._pending
+        return solved
+
+    def _fold_pending(self) -> None:
+        self._inverse -= (self._pending.T * self._signs) @ self._pending
+        self._pending, self._signs = self._pending[:0], self._signs[:0]
+
+    def _fold_moment(self) -> None:
+        if self._moment_left:
+            self._moment += np.concatenate(self._moment_left).T @ np.concatenate(self._moment_right)
+            self._moment_left, self._moment_right = [], []
+
+    def _means(self) -> Floats:
+        return self._sums / (UNIT * np.maximum(self._counts, 1)[:, None])
+
+
+def _sketch(root: Floats) -> NDArray[np.float32]:
+    """Return (D, SKETCH) S with S S' about root' root; always the same signs."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(len(root), SKETCH))
+    return (root.T @ signs / np.sqrt(SKETCH)).astype(np.float32)
+
+
+def _to_inverse_root(matrix: Floats) -> None:
+    """Turn a symmetric positive definite (D, D) matrix L L' into L^-1, in place and by halves.
+
+    numpy's inverse holds four matrices of this size at its height; on a board that is what the learner's peak
+    memory would be made of.
+    """
+    half = len(matrix) // 2
+    if half < SMALLEST_HALF:
+        matrix[:] = np.tril(np.linalg.inv(np.linalg.cholesky(matrix)))
+        return
+    first, corner, last = matrix[:half, :half], matrix[half:, :half], matrix[half:, half:]
+    _to_inverse_root(first)
+    corner[:] = corner @ first.T
+    last -= corner @ corner.T
+    _to_inverse_root(last)
+    corner[:] = -(last @ corner) @ first
+    matrix[:half, half:] = 0.0
+
+
+def walk_downhill(start: int, count: int, loss_at: Callable[[int], float]) -> int:
+    """Return the index in range(count) that a walk from `start` along falling `loss_at` ends at.
+
+    Asks once for each index it visits; a flat step ends the walk, so `start` wins ties.
+    """
+    best, loss = start, loss_at(start)
+    for direction in (1, -1):
+        while 0 <= best + direction < count and (found := loss_at(best + direction)) < loss:
+            best, loss = best + direction, found
+        if best != start:
+            break
+    return best
