@@ -1,0 +1,110 @@
+"""`edge-cl status`: what the learner knows, and what it is unsure of."""
+
+import argparse
+import logging
+from typing import TYPE_CHECKING, Any
+
+from edge_cl.commands.terminal import listed, megabytes, percent, printable
+
+if TYPE_CHECKING:
+    from edge_cl.device.agent import Agent
+
+LABEL_WIDTH = 28  # characters of a class name in the table
+logger = logging.getLogger(__name__)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to the command line."""
+    subparsers.add_parser("status", help="see what it knows, and what it is unsure of")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Read the state folder; works beside another process that learns, and on read-only storage."""
+    from edge_cl.device.agent import has_log, open_agent
+    from edge_cl.device.staged import bundle_name, settings_of
+
+    settings_of(args.state)
+    if not has_log(args.state):
+        return _nothing_taught(args)
+    with open_agent(args.state, read_only=True) as agent:
+        for note in agent.notes:
+            logger.warning("%s", note)
+        return {"state": str(args.state), "backbone": bundle_name(args.state), **_facts(agent)}
+
+
+def _nothing_taught(args: argparse.Namespace) -> dict[str, Any]:
+    from edge_cl.device.install import read_current
+    from edge_cl.device.staged import bundle_name
+
+    has_backbone = read_current(args.state).bundle is not None
+    return {
+        "state": str(args.state),
+        "backbone": bundle_name(args.state) if has_backbone else None,
+        "classes": [],
+        "samples": 0,
+    }
+
+
+def _facts(agent: "Agent") -> dict[str, Any]:
+    report = agent.report()
+    sizes = agent.sizes()
+    sources = {shown.sample: shown.source for shown in agent.samples()}
+    return {
+        "samples": len(sources),
+        "classes": [found._asdict() for found in report.classes],
+        "accuracy_leave_one_out": report.accuracy_leave_one_out,
+        "accuracy_before_learning": report.accuracy_before_learning,
+        "confusions": [
+            {"taught": taught, "answered": answered, "count": count}
+            for taught, answered, count in report.confusions
+        ],
+        "suspects": [
+            {**found._asdict(), "file": sources.get(found.sample, "")} for found in agent.learner.suspects()
+        ],
+        "density": agent.learner.density(),
+        "state_bytes": agent.learner.state_bytes(),
+        "sizes": sizes._asdict(),
+        "flash_bytes_written": sizes.written_bytes_total,
+        "notes": agent.notes,
+    }
+
+
+def show(result: dict[str, Any]) -> str:
+    """Put the result into words."""
+    head = f"{printable(result['state'])}: {result['samples']} pictures of {len(result['classes'])} classes"
+    if not result["samples"]:
+        is_ready = result["backbone"] is not None
+        return f"{head}\nnext: " + ("`edge-cl learn PHOTOS/`" if is_ready else "`edge-cl backbone add FILE`")
+    lines = [head, f"backbone: {printable(result['backbone'])}", "", *_table(result["classes"]), ""]
+    held_out, before = result["accuracy_leave_one_out"], result["accuracy_before_learning"]
+    lines.append(f"estimated accuracy: {percent(held_out)} held out, {percent(before)} before being told")
+    confusions = (
+        f"{c['taught']} taken for {c['answered']}: {c['count']} times" for c in result["confusions"]
+    )
+    lines += listed("confusions that hurt most", confusions)
+    suspects = (
+        f"{s['sample']} {s['file']}: taught {s['label']}, looks like {s['suggestion']}"
+        for s in result["suspects"]
+    )
+    lines += listed("labels to look at, by sample (`edge-cl relabel SAMPLE LABEL`)", suspects)
+    return "\n".join([*lines, _sizes(result)])
+
+
+def _table(classes: list[dict[str, Any]]) -> list[str]:
+    rows = [f"{'class':{LABEL_WIDTH}} {'taught':>6} {'kept':>5} {'held out':>9} {'before':>8}  enough?"]
+    for found in classes:
+        name = printable(found["label"])
+        short = name if len(name) <= LABEL_WIDTH else name[: LABEL_WIDTH - 1] + "…"
+        rows.append(
+            f"{short:{LABEL_WIDTH}} {found['taught']:6d} {found['buffered']:5d}"
+            f" {percent(found['leave_one_out']):>9} {percent(found['before_learning']):>8}"
+            f"  {printable(found['advice'])}"
+        )
+    return rows
+
+
+def _sizes(result: dict[str, Any]) -> str:
+    parts = ", ".join(f"{name} {megabytes(size)}" for name, size in result["state_bytes"].items())
+    database = megabytes(result["sizes"]["database_bytes"])
+    written = megabytes(result["flash_bytes_written"])
+    return f"memory: {parts}; database {database}; written to flash so far: {written}"

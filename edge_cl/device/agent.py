@@ -1,0 +1,668 @@
+"""The shell that owns store, learner and backbone: every change passes through the log before it counts.
+
+    picture -> embed -> store.append (the acknowledgement) -> learner.learn_one -> consolidate -> checkpoint
+
+What the learner knows is a fold of the log, `replay`; a checkpoint only shortens it. This module reads the
+clock (for `Timings`) and nothing else of the world but through the store, the installer and the frame reader.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_cl.config import Settings
+from edge_cl.device import install
+from edge_cl.device.allocator import return_large_blocks
+from edge_cl.device.folders import Picture
+from edge_cl.device.staged import learner_config, open_staged, read_manifest, settings_of
+from edge_cl.device.teaching import Run, Seen, Taught, hash_of
+from edge_cl.errors import (
+    ConfigError,
+    EngineError,
+    InputError,
+    LabelError,
+    MismatchError,
+    StoreBusyError,
+    StoreDamagedError,
+    StoreError,
+)
+from edge_cl.learning.learner import EdgeLearner, LearnerConfig, never
+from edge_cl.learning.report import Report
+from edge_cl.memory.store import DATABASE, Event, EventKind, SampleInfo, Sizes, Store, open_store
+from edge_cl.sample import FeatureSpace, Prediction, clean_label, label_key
+from edge_cl.vision.backbone import Backbone, Manifest
+from edge_cl.vision.frames import decode_image, read_bytes
+from edge_cl.vision.preprocess import views
+
+UPDATE_SAMPLES = 64  # taught between two consolidations; LearnerConfig.steps_per_update is chosen for it
+CHECKPOINT_SAMPLES = 1_024  # taught between two checkpoints: one writes 2 to 9 MB of flash
+CHECKPOINT_STEPS = 16_384  # SGD steps between two checkpoints: replaying more takes seconds on a small board
+CLOSING_UPDATES = (
+    4  # consolidations not in a checkpoint at the end; replaying one takes seconds on a small board
+)
+OPENING_ATTEMPTS = 5  # a reader starts anew when a writer moves the pointer meanwhile; that is rare
+
+
+@dataclass
+class Timings:
+    """Where the time of teaching went, in milliseconds; `decode_ms` includes reading and hashing the file."""
+
+    decode_ms: float = 0.0
+    prepare_ms: float = 0.0
+    embed_ms: float = 0.0
+    store_ms: float = 0.0
+    learn_ms: float = 0.0
+    consolidate_ms: float = 0.0
+    checkpoint_ms: float = 0.0
+
+    @contextlib.contextmanager
+    def count(self, name: str) -> Iterator[None]:
+        """Add the time of a block to one of the fields."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            setattr(self, name, getattr(self, name) + 1000 * (time.perf_counter() - start))
+
+    def to_dict(self, total_ms: float) -> dict[str, float]:
+        """Return all fields, and what of `total_ms` none of them explains as `other_ms`."""
+        found = {part.name: float(getattr(self, part.name)) for part in fields(self)}
+        found["other_ms"] = total_ms - sum(found.values())
+        return {name: round(value, 1) for name, value in found.items()} | {"total_ms": round(total_ms, 1)}
+
+
+class Shown(NamedTuple):
+    """A picture of the store: sample id, label, file name; `is_live` while its features are kept."""
+
+    sample: int
+    label: str
+    source: str
+    is_live: bool
+
+
+class Replayed(NamedTuple):
+    """What a fold over events met, besides what it made of the learner."""
+
+    samples: int
+    steps: int
+    updates: int
+    unconsolidated: int
+    relabelled: frozenset[int]
+
+
+def replay(learner: EdgeLearner, events: Iterable[Event]) -> Replayed:
+    """Fold events into a learner, exactly as they happened first.
+
+    An event about a sample or class that is not there (lost, or erased) does nothing.
+    """
+    samples = steps = updates = unconsolidated = 0
+    relabelled: set[int] = set()
+    for event in events:
+        if event.kind is EventKind.TEACH:
+            assert event.features is not None
+            learner.learn_one(event.features, event.label, event.sample)
+            samples, unconsolidated = samples + 1, unconsolidated + 1
+        elif event.kind is EventKind.CONSOLIDATE:
+            learner.consolidate(event.amount)
+            steps, updates, unconsolidated = steps + event.amount, updates + 1, 0
+        elif event.kind is EventKind.RELABEL:
+            learner.relabel(event.sample, event.label)
+            relabelled.add(event.sample)
+        elif event.kind is EventKind.FORGET_SAMPLE:
+            learner.forget_sample(event.sample)
+        elif event.kind is EventKind.FORGET_CLASS and _spelling(learner, event.label) in learner.labels:
+            learner.forget_label(event.label)
+        elif event.kind is EventKind.REFRESH:
+            learner.settle()
+    return Replayed(samples, steps, updates, unconsolidated, frozenset(relabelled))
+
+
+def open_agent(
+    folder: Path,
+    *,
+    with_backbone: bool = False,
+    read_only: bool = False,
+    threads: int | None = None,
+    isolate: bool | None = None,
+    delegate: str | None = None,
+) -> "Agent":
+    """Open the learner of a state folder; `None` takes what its config.toml says.
+
+    Read-only works beside another process that writes, and on read-only storage.
+
+    Raises:
+        ConfigError: no learner here, nothing taught yet, or settings that make no sense.
+        MismatchError: taught with another backbone, or by a newer version.
+        StoreBusyError: another process writes here.
+        EdgeError: and its other kinds, for storage, engine and backbone.
+    """
+    return_large_blocks()
+    settings = settings_of(folder).with_engine(threads=threads, isolate=isolate, delegate=delegate)
+    manifest = read_manifest(folder)
+    with contextlib.ExitStack() as stack:
+        backbone = stack.enter_context(open_staged(folder, settings)) if with_backbone else None
+        may_be_new = backbone is not None and not read_only
+        if not may_be_new and not has_log(folder):
+            raise ConfigError(f"nothing was taught in {folder} yet: run `edge-cl learn`")
+        make = Agent._open_reader if read_only else Agent._open_writer
+        agent = make(folder, settings, backbone, manifest)
+        stack.pop_all()
+    return agent
+
+
+def has_log(folder: Path) -> bool:
+    """Tell whether there is a log to read: not before the first `learn`, nor when that died at once."""
+    if not (folder / DATABASE).exists():
+        return False
+    try:
+        open_store(folder, None, read_only=True).close()
+    except ConfigError:
+        return False
+    except StoreError:
+        return True  # damaged: a writer will salvage it
+    return True
+
+
+class Agent:
+    """A learner at work on one state folder; made by `open_agent`. One thread at a time.
+
+    Attributes:
+        folder: the state folder.
+        settings: of its config.toml, with what the caller overrode.
+        learner: knows what the log says; change it only through the agent.
+        store: the log.
+        timings: where the time went so far.
+        notes: what a person should know about how opening went, a line each.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        store: Store,
+        backbone: Backbone | None,
+        manifest: Manifest,
+        read_only: bool = False,
+    ) -> None:
+        self.folder, self.settings, self.store = folder, settings, store
+        self.timings = Timings()
+        self.notes: list[str] = []
+        self._backbone, self._manifest, self._read_only = backbone, manifest, read_only
+        self._pending: list[Event] = []  # of no value to the person who teaches: written with the next commit
+        self._newest: dict[str, Any] | None = None  # header of the checkpoint in use
+        self._previous: dict[str, Any] | None = None  # and of the one before it
+        self._samples_since = self._steps_since = self._updates_since = 0  # since the last checkpoint
+        self._unconsolidated = 0
+        self.learner, seq = self._from_checkpoint(learner_config(settings))
+        self._replay_after(seq)
+
+    @classmethod
+    def _open_writer(
+        cls, folder: Path, settings: Settings, backbone: Backbone | None, manifest: Manifest
+    ) -> "Agent":
+        with contextlib.ExitStack() as stack:
+            store = stack.enter_context(open_store(folder, backbone.space if backbone else None))
+            agent = cls(folder, settings, store, backbone, manifest)
+            agent._put_in_order()
+            stack.pop_all()
+        return agent
+
+    @classmethod
+    def _open_reader(
+        cls, folder: Path, settings: Settings, backbone: Backbone | None, manifest: Manifest
+    ) -> "Agent":
+        """Open without the lock: when a writer has moved the pointer meanwhile, what was read may not fit."""
+        space = backbone.space if backbone else None
+        for attempt in range(OPENING_ATTEMPTS):
+            before = install.read_current(folder)
+            store = open_store(folder, space, read_only=True)
+            try:
+                agent = cls(folder, settings, store, backbone, manifest, read_only=True)
+                if install.read_current(folder) == before:
+                    return agent
+            except StoreError:
+                if install.read_current(folder) == before or attempt == OPENING_ATTEMPTS - 1:
+                    store.close()
+                    raise
+            except BaseException:
+                store.close()
+                raise
+            store.close()
+        raise StoreBusyError(f"{folder} changes faster than it can be read: try again")
+
+    def __enter__(self) -> "Agent":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self.save()
+        finally:
+            self.close()
+
+    # -- teaching ----------------------------------------------------------------------------------------
+
+    def teach(
+        self,
+        pictures: Iterable[Picture],
+        *,
+        views: int | None = None,
+        mirror: bool | None = None,
+        steps: int | None = None,
+        overrule: bool = False,
+        should_stop: Callable[[], bool] = never,
+        watch: Callable[[Taught, Picture], None] = lambda taught, picture: None,
+    ) -> Taught:
+        """Teach pictures in order: each is acknowledged within a commit of COMMIT_ROWS, and usable at once.
+
+        A picture that was taught before under this label is skipped; under another label it is relabelled,
+        unless a person has relabelled it since and `overrule` is not set. A picture that comes twice here
+        under two labels keeps the first. Consolidates after every UPDATE_SAMPLES, and at the end.
+
+        Arguments:
+            views: made of each picture, at most the learner's; None takes the learner's.
+            mirror: whether a mirrored picture means the same; None takes the setting.
+            steps: SGD steps of a consolidation; None takes the learner's.
+            overrule: these labels are a person's latest word.
+            should_stop: asked before each picture and between steps; what was seen so far is kept.
+            watch: called after each picture.
+
+        Raises:
+            StoreError: the storage refuses; what was acknowledged before is kept.
+            EngineError: the engine failed, or fell back to another kind of features.
+        """
+        run = Run(self, self._view_count(views), self._mirror(mirror), overrule)
+        for picture in pictures:
+            if should_stop():
+                run.taught.was_stopped = True
+                break
+            run.take(picture)
+            if self._unconsolidated + len(run.batch) >= UPDATE_SAMPLES:
+                run.keep()
+                run.taught.steps += self.consolidate(steps, should_stop)
+            watch(run.taught, picture)
+        run.keep()
+        if self._unconsolidated and not should_stop():
+            run.taught.steps += self.consolidate(steps, should_stop)
+        run.taught.was_stopped |= should_stop()
+        return run.taught
+
+    def consolidate(self, steps: int | None = None, should_stop: Callable[[], bool] = never) -> int:
+        """Rehearse and return the SGD steps really done; logged with the next commit."""
+        with self.timings.count("consolidate_ms"):
+            done = self.learner.consolidate(steps, should_stop).steps
+        self._pending.append(Event(0, EventKind.CONSOLIDATE, amount=done))
+        self._unconsolidated = 0
+        self._steps_since += done
+        self._updates_since += 1
+        self._checkpoint_if_due()
+        return done
+
+    def relabel(self, sample: int, label: str) -> str:
+        """Correct the label of a sample, or confirm it; return the label it had.
+
+        Raises:
+            InputError: no such sample, or its features have left the memory.
+            LabelError: the class cannot have that name.
+        """
+        name = self.spelling(label)
+        known = self.known(sample)
+        if not known.is_live:
+            raise InputError(
+                f"sample {sample} ({known.source}) has left the memory: teach the picture again with"
+                f" `edge-cl learn --label {name} FILE`"
+            )
+        self._commit([Event(0, EventKind.RELABEL, sample, name)])
+        self.learner.relabel(sample, name)
+        self._note_label(sample, name)
+        self._unconsolidated += 1
+        return known.label
+
+    def forget(self, samples: Iterable[int] = (), *, label: str | None = None) -> tuple[int, int]:
+        """Forget samples, or a whole class, in the learner and on the storage; return (exact, approximate).
+
+        Approximate are samples whose features had left the memory: their class's sums keep a trace of them,
+        unless the whole class goes.
+
+        Raises:
+            InputError: no such sample.
+            LabelError: no such class.
+        """
+        chosen = {sample: self.known(sample) for sample in samples}
+        events = [Event(0, EventKind.FORGET_SAMPLE, sample) for sample in chosen]
+        if label is not None:
+            name = self.taught_label(label)
+            events.append(Event(0, EventKind.FORGET_CLASS, label=name))
+            chosen |= {known.sample: known for known in self.samples() if known.label == name}
+        self._commit(events, erase=chosen)
+        done = [self._forget(event) for event in events]
+        self._erase()
+        return sum(exact for exact, _ in done), sum(approximate for _, approximate in done)
+
+    def save(self) -> None:
+        """Write down what waits for the next commit, and a checkpoint when one is due."""
+        if not self._read_only:
+            self._commit([])
+            if self._updates_since >= CLOSING_UPDATES:
+                self.checkpoint()
+                self._commit([])
+
+    def checkpoint(self) -> None:
+        """Write what the learner knows, so that opening need not replay what came before."""
+        with self.timings.count("checkpoint_ms"):
+            # A checkpoint holds what is derived solved anew; the log says so, for who replays past it.
+            self._commit([Event(0, EventKind.REFRESH)])
+            tensors = self.learner.flatten()
+            name = install.save_checkpoint(self.folder, tensors, self._header())
+            install.point_to(self.folder, checkpoint=name)
+            self._previous, self._newest = self._newest, self._header()
+            self._samples_since = self._steps_since = self._updates_since = 0
+            self._clean()
+            # Settling twice is settling once; this entry carries the bytes that the checkpoint has written.
+            self._pending.append(Event(0, EventKind.REFRESH))
+
+    def close(self) -> None:
+        """Close files and engine; what was not saved is replayed or lost, as after a pulled plug."""
+        self.store.close()
+        if self._backbone is not None:
+            self._backbone.close()
+
+    # -- asking ------------------------------------------------------------------------------------------
+
+    def answer(self, path: Path, views: int = 1, mirror: bool | None = None) -> Prediction:
+        """Answer a picture file; several views are averaged.
+
+        Raises:
+            ImageError: the picture cannot be read.
+        """
+        features, _ = self.embed_picture(read_bytes(path), path.name, views, self._mirror(mirror))
+        return self.learner.predict_one(features)
+
+    def report(self) -> Report:
+        """Return what the learner knows about itself."""
+        return self.learner.report()
+
+    def samples(self) -> list[Shown]:
+        """Return every remembered sample in the order of teaching."""
+        live = self.learner.live_samples()
+        return [
+            Shown(known.sample, _spelling(self.learner, known.label), known.source, known.sample in live)
+            for known in self._samples.values()
+        ]
+
+    def known(self, sample: int) -> Shown:
+        """Return one remembered sample.
+
+        Raises:
+            InputError: there is none of that id.
+        """
+        info = self._samples.get(sample)
+        if info is None:
+            raise InputError(f"there is no sample {sample}: `edge-cl status` lists those that matter")
+        is_live = sample in self.learner.live_samples()
+        return Shown(sample, _spelling(self.learner, info.label), info.source, is_live)
+
+    def find(self, path: Path) -> Shown:
+        """Return the sample that was taught from this very picture.
+
+        Raises:
+            ImageError: the file cannot be read.
+            InputError: it was never taught.
+        """
+        sample = self._by_hash.get(hash_of(read_bytes(path)))
+        if sample is None:
+            raise InputError(f"{path.name} was never taught here: teach it with `edge-cl learn --label`")
+        return self.known(sample)
+
+    def sample_of(self, image_hash: bytes) -> int | None:
+        """Return the sample that was taught from the picture of this hash."""
+        return self._by_hash.get(image_hash)
+
+    def is_corrected(self, sample: int) -> bool:
+        """Tell whether the sample was relabelled, or its label confirmed, after it was taught."""
+        return sample in self._relabelled
+
+    def spelling(self, label: str) -> str:
+        """Return the name of a class as it was first taught; a clean new name when it was not.
+
+        Raises:
+            LabelError: no class can have that name.
+        """
+        return _spelling(self.learner, clean_label(label))
+
+    def sizes(self) -> Sizes:
+        """Measure the store."""
+        return self.store.sizes()
+
+    @property
+    def space(self) -> FeatureSpace:
+        """Which features are kept here."""
+        return self.store.space
+
+    @property
+    def bundle(self) -> str:
+        """Hash of the bundle in use."""
+        return install.read_current(self.folder).bundle or ""
+
+    # -- opening -----------------------------------------------------------------------------------------
+
+    def _from_checkpoint(self, config: LearnerConfig) -> tuple[EdgeLearner, int]:
+        """Return the learner of the checkpoint in use, and the position in the log that it stands for."""
+        loaded = self._load_checkpoint()
+        if loaded is None:
+            return EdgeLearner(self.space, config), 0
+        self._check_header(loaded.header, config)
+        self._newest = loaded.header
+        kept = self.store.features(loaded.header["live"])
+        lost = len(loaded.header["live"]) - len(kept)
+        self.notes += [loaded.problem] if loaded.problem else []
+        self.notes += [f"{lost} remembered samples are lost with the damaged database"] if lost else []
+        # The log keeps the views that were taught; the learner repeats them in turn, as when it learned them.
+        whole = {sample: found[np.arange(config.views) % len(found)] for sample, found in kept.items()}
+        learner = EdgeLearner.restore(self.space, config, loaded.tensors, whole)
+        return learner, int(loaded.header["seq"])
+
+    def _load_checkpoint(self) -> install.Loaded | None:
+        try:
+            return install.load_checkpoint(self.folder)
+        except StoreDamagedError:
+            if install.read_current(self.folder).previous is not None:
+                raise
+            # Nothing is given up before there are two checkpoints: the log is whole from its beginning.
+            self.notes.append("the only checkpoint is damaged; everything was learned again from the log")
+            return None
+
+    def _replay_after(self, seq: int) -> None:
+        """Fold in what happened since the checkpoint, and read who is who."""
+        found = replay(self.learner, self.store.events_after(seq))
+        header = self._newest or {}
+        self._samples_since, self._steps_since = found.samples, found.steps
+        self._updates_since = found.updates
+        before = 0 if found.updates else int(header.get("unconsolidated", 0))
+        self._unconsolidated = before + found.unconsolidated
+        self._relabelled = set(found.relabelled) | set(header.get("relabelled", []))
+        self._samples: dict[int, SampleInfo] = {info.sample: info for info in self.store.samples()}
+        self._by_hash = {info.image_hash: info.sample for info in self._samples.values()}
+        if self.store.dropped:
+            self.notes.append(f"{self.store.dropped} samples taught since the last checkpoint are damaged")
+
+    def _put_in_order(self) -> None:
+        """Finish what an interrupted run left half done."""
+        salvage = self.store.salvage
+        if salvage is not None:
+            self.notes.append(
+                f"the database was damaged: {salvage.rows_kept} rows were saved,"
+                f" {salvage.rows_lost} are lost; the damaged one is kept as {salvage.aside}"
+            )
+        if self._newest is not None:
+            self.store.skip_to(int(self._newest["seq"]) + 1, int(self._newest["next_sample"]))
+        install.tidy(self.folder)
+        previous = install.load_previous(self.folder)
+        self._previous = previous.header if previous else None
+        if self.store.erasures():
+            self._erase()
+        self._clean()
+
+    def _check_header(self, header: Mapping[str, Any], config: LearnerConfig) -> None:
+        if header["space"] != self.space.id:
+            raise MismatchError(
+                f"{self.folder} was taught with backbone {header['space']}, not {self.space.id}:"
+                " use that backbone, or choose another --state"
+            )
+        if header["config"] != _plain(config):
+            raise ConfigError(
+                f"[learner] in {self.folder}/config.toml is not what this learner was taught with: put it"
+                " back, or `edge-cl init` another --state"
+            )
+
+    def _clean(self) -> None:
+        """Give up features that neither checkpoint needs; none before there are two to return to."""
+        if self._newest is not None and self._previous is not None:
+            live = {*self._newest["live"], *self._previous["live"]}
+            self.store.clean(live, min(int(self._newest["seq"]), int(self._previous["seq"])))
+
+    # -- keeping -----------------------------------------------------------------------------------------
+
+    def _commit(self, events: Iterable[Event], erase: Iterable[int] = ()) -> None:
+        """Append what is pending, then these events; numbers them."""
+        waiting = [*self._pending, *events]
+        if not waiting:
+            return
+        start = self.store.next_seq
+        with self.timings.count("store_ms"):
+            numbered = [event._replace(seq=start + i) for i, event in enumerate(waiting)]
+            self.store.append(numbered, erase=erase)
+        self._pending = []
+
+    def keep(self, batch: Iterable[Seen], taught: Taught) -> None:
+        """Acknowledge a batch, then learn it."""
+        first = self.store.next_sample
+        events = [
+            Event(0, EventKind.TEACH, first + i, seen.label, 0, *seen[1:4], seen.source, seen.jpeg)
+            for i, seen in enumerate(batch)
+        ]
+        if not events:
+            return
+        self._commit(events)
+        with self.timings.count("learn_ms"):
+            for event in events:
+                self._learn(event, taught)
+        self._checkpoint_if_due()
+
+    def _learn(self, event: Event, taught: Taught) -> None:
+        assert event.features is not None
+        lesson = self.learner.learn_one(event.features, event.label, event.sample)
+        taught.learned[lesson.label] += 1
+        if lesson.correct is not None:
+            taught.judged, taught.right = taught.judged + 1, taught.right + lesson.correct
+        self._samples_since += 1
+        self._unconsolidated += 1
+        self._samples[event.sample] = SampleInfo(
+            event.sample, 0, event.label, event.image_hash, event.session, event.source, len(event.features)
+        )
+        self._by_hash[event.image_hash] = event.sample
+
+    def _checkpoint_if_due(self) -> None:
+        if self._samples_since >= CHECKPOINT_SAMPLES or self._steps_since >= CHECKPOINT_STEPS:
+            self.checkpoint()
+
+    def _header(self) -> dict[str, Any]:
+        live = self.learner.live_samples()
+        return {
+            "seq": self.store.next_seq - 1,
+            "next_sample": self.store.next_sample,
+            "live": sorted(live),
+            "space": self.space.id,
+            "config": _plain(self.learner.config),
+            "unconsolidated": self._unconsolidated,
+            "relabelled": sorted(self._relabelled & live),
+        }
+
+    def _note_label(self, sample: int, label: str) -> None:
+        self._samples[sample] = self._samples[sample]._replace(label=label)
+        self._relabelled.add(sample)
+
+    def taught_label(self, label: str) -> str:
+        """Return the name of a class as it was first taught.
+
+        Raises:
+            LabelError: there is no such class.
+        """
+        name = self.spelling(label)
+        if name not in self.learner.labels:
+            raise LabelError(f"there is no class {name!r}: `edge-cl status` lists them")
+        return name
+
+    def _forget(self, event: Event) -> tuple[int, int]:
+        if event.kind is EventKind.FORGET_CLASS:
+            found = self.learner.forget_label(event.label)
+        else:
+            found = self.learner.forget_sample(event.sample)
+        return found.exact, found.approximate
+
+    def _erase(self) -> None:
+        """Destroy what was forgotten, once neither checkpoint that may be returned to knows it."""
+        gone = self.store.erasures()
+        self.checkpoint()
+        self.checkpoint()
+        events = self.store.events_after(0)
+        labels = {event.label for event in events if event.kind is EventKind.FORGET_CLASS}
+        self.store.forget(gone, labels=labels)
+        for sample in gone:
+            info = self._samples.pop(sample, None)
+            if info is not None and self._by_hash.get(info.image_hash) == sample:
+                del self._by_hash[info.image_hash]
+
+    # -- seeing ------------------------------------------------------------------------------------------
+
+    def embed_picture(
+        self, data: bytes, name: str, count: int, mirror: bool
+    ) -> tuple[NDArray[Any], Image.Image]:
+        """Return (V, D) features of a picture's bytes, and the picture."""
+        backbone = self._backbone
+        if backbone is None:
+            raise RuntimeError("the agent was opened without its backbone")
+        with self.timings.count("decode_ms"):
+            image = decode_image(data, name)
+        with self.timings.count("prepare_ms"):
+            pixels = views(image, count, backbone.input_size, backbone.policy, mirror)
+        with self.timings.count("embed_ms"):
+            features = backbone.embed_many(pixels)
+        if backbone.space.id != self.space.id:
+            raise EngineError(
+                f"the engine failed ({backbone.fallback_reason}) and the CPU took over:"
+                " its features differ; start again with the accelerator, or teach a new --state without it"
+            )
+        return features, image
+
+    def _mirror(self, asked: bool | None) -> bool:
+        return self._manifest.mirror and self.settings.teaching.mirror if asked is None else asked
+
+    def _view_count(self, asked: int | None) -> int:
+        most = self.learner.config.views
+        if asked is not None and not 1 <= asked <= most:
+            raise ConfigError(
+                f"this learner keeps {most} views of a picture, not {asked}: give --views 1..{most}"
+            )
+        return asked or most
+
+
+def _plain(config: LearnerConfig) -> dict[str, Any]:
+    """Return a configuration as it reads back from JSON."""
+    return dict(json.loads(json.dumps(config.to_dict())))
+
+
+def _spelling(learner: EdgeLearner, label: str) -> str:
+    key = label_key(label)
+    return next((name for name in learner.labels if label_key(name) == key), label)
