@@ -1,0 +1,1 @@
+"""What runs in the workshop: trains, compresses and publishes what devices run."""
