@@ -26,8 +26,7 @@ PRIOR_SPREAD = 0.4  # ... this within-class variance (of a unit-length embedding
 PENDING_ROWS = 32  # rank-one steps gathered before they are folded in by one matrix product
 SKETCH = 256  # directions that estimate a distance
 SMALLEST_HALF = 128  # rows below which a matrix is inverted in one go
-CHOICE_GROWTH = 2.0  # the shrinkage is chosen anew once they have grown by this factor
-GROWTH = 1.2  # the ridge is stale once the statistics have grown by this factor
+GROWTH = 1.3  # shrinkage and ridge are stale once the statistics have grown by this factor
 NO_SCORE = -1e9  # of a class that has lost its samples: below any other, and finite
 
 
@@ -186,7 +185,6 @@ class Base:
         self.shrinkage = FIRST_SHRINKAGE
         self.ridge = FIRST_SHRINKAGE * PRIOR_SPREAD / size * PRIOR_SAMPLES * SAMPLE_WEIGHT
         self.refreshed_weight = 0  # weight of the statistics when the ridge was set
-        self.chosen_weight = 0  # weight of the statistics when the shrinkage was chosen
         self._counts, self._sums, self._moment, self._residue = empty_statistics(size)
         self._moment_left: list[
             Floats
@@ -229,14 +227,6 @@ class Base:
     def is_stale(self) -> bool:
         """Whether the statistics have changed so much that the ridge should be set anew."""
         return self.weight > GROWTH * self.refreshed_weight or self.weight * GROWTH < self.refreshed_weight
-
-    @property
-    def needs_choice(self) -> bool:
-        """Whether the statistics have changed so much that the shrinkage should be chosen anew."""
-        return (
-            self.weight > CHOICE_GROWTH * self.chosen_weight
-            or CHOICE_GROWTH * self.weight < self.chosen_weight
-        )
 
     def add_class(self) -> int:
         """Append an empty class and return its number."""
@@ -306,11 +296,10 @@ class Base:
         shrinkage: float,
         ridge: float,
         refreshed_weight: int,
-        chosen_weight: int,
     ) -> None:
         """Take over a stored state (copied) and settle."""
         self._counts, self._sums, self._moment = counts.copy(), sums.copy(), moment
-        self._residue, self.refreshed_weight, self.chosen_weight = residue, refreshed_weight, chosen_weight
+        self._residue, self.refreshed_weight = residue, refreshed_weight
         self.shrinkage, self.ridge = shrinkage, ridge
         self.settle()
 
@@ -326,15 +315,16 @@ class Base:
         root *= 1.0 - self.shrinkage
         root[np.diag_indices(self.size)] += self.ridge
         _to_inverse_root(root)  # B^-1 = root' root
-        self._inverse = root.T @ root
         self._sketch = _sketch(root)
+        self._inverse = root.T @ root
+        del root
         means = self._means()
         self._weights = means @ self._inverse
         self._biases = -0.5 * np.einsum("cd,cd->c", self._weights, means)
 
     def refresh(self, shrinkage: float) -> None:
         """Set shrinkage e and ridge r = e tr(S) / D anew and settle."""
-        scatter_trace = float(np.trace(within_scatter(self.statistics)))
+        scatter_trace = self._scatter_trace()
         least = PRIOR_SPREAD / self.size * SAMPLE_WEIGHT  # one sample a class has no spread at all
         self.shrinkage = shrinkage
         self.ridge = shrinkage * max(scatter_trace / self.size, least)
@@ -344,8 +334,8 @@ class Base:
     def choose_shrinkage(self, loss: Callable[[], float]) -> None:
         """Refresh with the candidate near the shrinkage in use at which `loss()` of this base is least.
 
-        A walk from neighbour to neighbour: the best shrinkage moves slowly as samples come, and each
-        candidate costs a solution. (One eigendecomposition would serve all, in twice the memory.)
+        One step to a neighbour at most: the best shrinkage moves slowly as samples come, and each candidate
+        costs a solution. (One eigendecomposition would serve all, in twice the memory.)
         """
 
         def loss_at(index: int) -> float:
@@ -353,8 +343,7 @@ class Base:
             return loss()
 
         start = int(np.argmin([abs(e - self.shrinkage) for e in SHRINKAGES]))
-        self.refresh(SHRINKAGES[walk_downhill(start, len(SHRINKAGES), loss_at)])
-        self.chosen_weight = self.weight
+        self.refresh(SHRINKAGES[step_downhill(start, len(SHRINKAGES), loss_at)])
 
     def hold_out(self, rows: Floats, classes: NDArray) -> HeldOut:
         """Answer for taught samples as if each had never been taught; O(V D^2) a sample.
@@ -443,6 +432,11 @@ class Base:
             self._moment += np.concatenate(self._moment_left).T @ np.concatenate(self._moment_right)
             self._moment_left, self._moment_right = [], []
 
+    def _scatter_trace(self) -> float:
+        """Return tr(S) without making S."""
+        squares = np.einsum("cd,cd->c", self._sums, self._sums) / np.maximum(self._counts, 1)
+        return float(np.trace(self.statistics.moment) - squares.sum()) / (UNIT * UNIT)
+
     def _means(self) -> Floats:
         return self._sums / (UNIT * np.maximum(self._counts, 1)[:, None])
 
@@ -472,15 +466,8 @@ def _to_inverse_root(matrix: Floats) -> None:
     matrix[:half, half:] = 0.0
 
 
-def walk_downhill(start: int, count: int, loss_at: Callable[[int], float]) -> int:
-    """Return the index in range(count) that a walk from `start` along falling `loss_at` ends at.
-
-    Asks once for each index it visits; a flat step ends the walk, so `start` wins ties.
-    """
-    best, loss = start, loss_at(start)
-    for direction in (1, -1):
-        while 0 <= best + direction < count and (found := loss_at(best + direction)) < loss:
-            best, loss = best + direction, found
-        if best != start:
-            break
-    return best
+def step_downhill(start: int, count: int, loss_at: Callable[[int], float]) -> int:
+    """Return `start` or the first neighbour in range(count) at which `loss_at` is lower."""
+    loss = loss_at(start)
+    neighbours = [index for index in (start - 1, start + 1) if 0 <= index < count]
+    return next((index for index in neighbours if loss_at(index) < loss), start)

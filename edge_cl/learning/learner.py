@@ -24,7 +24,7 @@ from edge_cl.memory.buffer import EMPTY, Buffer, capacity
 from edge_cl.sample import FeatureSpace, Prediction, label_key
 
 CHOICE_SAMPLES = 256  # held-out answers that choose the shrinkage; more did not change the choice
-BLOCK_SAMPLES = 64  # held-out answers worked out at once, to bound memory
+BLOCK_SAMPLES = 32  # held-out answers worked out at once, to bound memory
 OFFERS, STEPS, CHOICES = 1, 2, 3  # purposes of random numbers
 
 
@@ -305,7 +305,7 @@ class EdgeLearner:
     def _refresh_base(self, filled: NDArray) -> None:
         heard = filled[~self.buffer.slots.suspect[filled]]
         company = heard[self.base.counts[self.buffer.slots.number[heard]] > SAMPLE_WEIGHT]
-        if not self.base.needs_choice or len(company) < 2 * len(self.labels):
+        if len(company) < 2 * len(self.labels):
             self.base.refresh(self.base.shrinkage)
             return
         rng = np.random.default_rng((self.config.seed, CHOICES, self._taught_count))
@@ -635,8 +635,6 @@ class EdgeLearner:
         """Return the whole state but the buffered features, as arrays; `settle` is called first."""
         self.settle()
         statistics = self.base.statistics
-        upper = statistics.moment[np.triu_indices(self.space.size)]
-        small = np.abs(upper).max(initial=0.0) < 2**31
         tensors: dict[str, NDArray] = {
             "labels": np.frombuffer(json.dumps(self.labels).encode(), np.uint8),
             "counters": np.array(
@@ -646,13 +644,12 @@ class EdgeLearner:
                     self._round_steps,
                     statistics.residue,
                     self.base.refreshed_weight,
-                    self.base.chosen_weight,
                 ],
                 np.int64,
             ),
             "base.counts": statistics.counts.copy(),  # copied: what changes in place
             "base.sums": statistics.sums.copy(),
-            "base.moment": upper.astype(np.int32 if small else np.int64),
+            "base.moment": _upper_triangle(statistics.moment),
             "base.shape": np.array([self.base.shrinkage, self.base.ridge]),
             "audit.doubt": self._doubt.copy(),
             "audit.suggestion": self._suggestion.copy(),
@@ -697,13 +694,10 @@ class EdgeLearner:
         learner.labels = tuple(json.loads(bytes(tensors["labels"]).decode()))
         counters = [int(v) for v in tensors["counters"]]
         learner._next_sample, learner._taught_count, learner._round_steps = counters[:3]
-        moment = np.zeros((space.size, space.size))
-        upper = np.triu_indices(space.size)
-        moment[upper] = tensors["base.moment"]
-        moment.T[upper] = tensors["base.moment"]
+        moment = _symmetric(tensors["base.moment"], space.size)
         shrinkage, ridge = (float(v) for v in tensors["base.shape"])
         learner.base.restore(
-            tensors["base.counts"], tensors["base.sums"], moment, counters[3], shrinkage, ridge, *counters[4:]
+            tensors["base.counts"], tensors["base.sums"], moment, counters[3], shrinkage, ridge, counters[4]
         )
         learner._restore_buffer(tensors, features)
         learner._restore_residual(tensors)
@@ -748,3 +742,24 @@ class EdgeLearner:
             step=step,
         )
         self._trained = tensors["residual.trained"].copy()
+
+
+def _upper_triangle(moment: NDArray[np.float64]) -> NDArray:
+    """Return the rows of the upper triangle end to end, as the smallest integers that hold them.
+
+    Row by row: index arrays for a triangle would be as large as the matrix.
+    """
+    small = max(float(moment.max()), -float(moment.min())) < 2**31
+    dtype = np.int32 if small else np.int64
+    return np.concatenate([row[i:].astype(dtype) for i, row in enumerate(moment)])
+
+
+def _symmetric(triangle: NDArray, size: int) -> NDArray[np.float64]:
+    """Return the (D, D) matrix of `_upper_triangle`."""
+    moment = np.zeros((size, size))
+    start = 0
+    for i in range(size):
+        moment[i, i:] = triangle[start : start + size - i]
+        moment[i:, i] = moment[i, i:]
+        start += size - i
+    return moment
