@@ -343,7 +343,9 @@ class Base:
             return loss()
 
         start = int(np.argmin([abs(e - self.shrinkage) for e in SHRINKAGES]))
-        self.refresh(SHRINKAGES[step_downhill(start, len(SHRINKAGES), loss_at)])
+        best = SHRINKAGES[step_downhill(start, len(SHRINKAGES), loss_at)]
+        if self.shrinkage != best:  # otherwise the last one tried
+            self.refresh(best)
 
     def hold_out(self, rows: Floats, classes: NDArray) -> HeldOut:
         """Answer for taught samples as if each had never been taught; O(V D^2) a sample.
