@@ -233,6 +233,8 @@ class EdgeLearner:
         views = self.config.views
         if features.ndim != 2 or not 1 <= len(features) <= views or features.shape[1] != self.space.size:
             raise ValueError(f"features are {features.shape}, not (1..{views}, {self.space.size})")
+        if features.dtype != self.space.dtype:
+            raise ValueError(f"features are {features.dtype}, not {self.space.dtype}")
         return features[np.arange(views) % len(features)]
 
     def _number(self, label: str) -> int | None:
@@ -526,10 +528,11 @@ class EdgeLearner:
 
         A sample that has left the memory cannot be taken out of the sums any more; `approximate` then says 1.
         """
+        was_aside = bool((self.departed.sample == sample).any())
         self.departed = self.departed.without_sample(sample)
         slot = self.buffer.find(sample)
-        if slot is None:
-            return Forgotten(0, 1, ())
+        if slot is None:  # a suspect that has left is in no sum any more
+            return Forgotten(1, 0, ()) if was_aside else Forgotten(0, 1, ())
         self._take_out(slot)
         self._restart_residual()
         return Forgotten(1, 0, (sample,))

@@ -486,6 +486,21 @@ def test_a_class_can_be_taught_again_after_it_was_forgotten():
     assert accuracy(learner, *made(200, seed=9)) > 0.9
 
 
+def test_a_suspect_that_has_left_the_memory_is_still_listed_and_can_be_forgotten_exactly():
+    learner = taught()
+    learner.departed = learner.departed.with_one(999, 0, 1, 0.75)
+    assert learner.suspects()[0][:3] == (999, learner.labels[0], learner.labels[1])
+    before = learner.base.statistics.sums.copy()
+    assert learner.forget_sample(999) == (1, 0, ())
+    assert 999 not in {suspect.sample for suspect in learner.suspects()}
+    assert np.array_equal(learner.base.statistics.sums, before)
+
+
+def test_features_of_another_dtype_are_refused():
+    with pytest.raises(ValueError, match="float64, not int8"):
+        new().learn_one(np.zeros((VIEWS, SIZE)), "mug")
+
+
 def test_forgetting_what_was_never_taught_is_refused():
     with pytest.raises(ValueError, match="no class"):
         taught(20).forget_label("anvil")

@@ -1,0 +1,258 @@
+"""The demo, `make run`: the real `edge-cl` on real photographs, taught class by class, killed, started
+again.
+
+It drives the command line as a person would, in a temporary folder: a learner is made, taught one kind of
+waste after the other (TrashNet), killed with SIGKILL in the middle of a class, asked about photographs it
+has never seen and about things it was never taught, and asked what it knows. Last it draws its accuracy
+after each class beside that of the learners people would use instead, taught and asked the same photographs
+in the same order.
+
+Needs EDGE_CL_DATA (see photographs.py); without it, it says so and ends with status 2.
+Expected time: 2 minutes on two cores.
+
+    make run
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ledger
+import numpy as np
+import photographs
+from accuracy import COLOURS, TITLES
+
+from edge_cl.evaluation.protocols import Plan
+from edge_cl.evaluation.trial import TrialConfig, run_trial
+from edge_cl.learning.peers import PEERS, PeerConfig
+
+SET = "trashnet"
+TAUGHT, ASKED = 72, 24  # photographs of a class: taught, and asked about
+KILLED = 3  # the class in whose middle the power goes: the fourth
+POLL_S = 0.05  # between two looks at the learner that is about to be killed
+STRANGERS = ("parrot.jpg", "sunflower.bmp", "cat.bmp")  # of models/coral; nothing of the kind is taught
+SHOWN = 2  # unseen photographs of a class whose answers are printed
+BAR = 30  # characters
+STATUS_LINES = 24
+
+
+class Device:
+    """The command line on one state folder."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self._command = [sys.executable, "-m", "edge_cl.cli"]
+
+    def run(self, *words: str) -> dict[str, Any]:
+        """Run a command to its end and return what it says with --json."""
+        done = subprocess.run(self._words(words), capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"edge-cl {words[0]} ended with {done.returncode}: {done.stderr.strip()}")
+        return dict(json.loads(done.stdout))
+
+    def say(self, *words: str) -> str:
+        """Run a command and return what it tells a person."""
+        done = subprocess.run(self._words(words)[:-1], capture_output=True, text=True, check=True)
+        return done.stdout
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a command and return without waiting."""
+        return subprocess.Popen(self._words(words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def remembered(self) -> int:
+        """Return how many photographs the learner has acknowledged."""
+        return int(self.run("status")["samples"])
+
+    def _words(self, words: Sequence[str]) -> list[str]:
+        return [*self._command, *words, "--state", str(self.state), "--json"]
+
+
+def main() -> None:
+    photographs.data_folder(SET)
+    start, home = time.monotonic(), Path(tempfile.mkdtemp(prefix="edge-cl-demo-"))
+    photos, device = home / "photos", Device(home / "state")
+    photographs.unpack(SET, photos, {"train": TAUGHT, "test": ASKED})
+    classes = sorted(path.name for path in (photos / "train").iterdir())
+    _act(1, "A learner is born")
+    _make(device)
+    _act(
+        2,
+        f"It is taught {len(classes)} kinds of waste, one after the other, and never shown the old ones again",
+    )
+    reached = [_teach(device, photos, classes, number) for number in range(len(classes))]
+    _act(3, "It is asked about photographs it has never seen")
+    _ask(device, photos, classes)
+    _act(4, "It says what it knows, and what it does not")
+    _explain(device)
+    _act(5, "Beside the learners people would use instead")
+    picture = _compare(photos, classes, reached, home)
+    shutil.rmtree(photos)
+    print(f"\nThat took {time.monotonic() - start:.0f} s. The picture: {picture}")
+    print(f"The learner is yours to play with: edge-cl predict YOUR.jpg --state {device.state}")
+
+
+def _act(number: int, title: str) -> None:
+    print(f"\n{number}. {title}\n", flush=True)
+
+
+def _make(device: Device) -> None:
+    backbone = photographs.extractor()
+    print(f"  $ edge-cl init --backbone {backbone.name}")
+    made = device.run("init", "--backbone", str(backbone))["backbone"]
+    print(f"  {_backbone_words(made)}; it knows nothing yet")
+
+
+def _backbone_words(made: dict[str, Any]) -> str:
+    size = photographs.extractor().stat().st_size
+    return f"MobileNetV1, int8, {size / 1e6:.1f} MB, {made.get('feature_size', 1024)} values a picture"
+
+
+def _teach(device: Device, photos: Path, classes: Sequence[str], number: int) -> float:
+    """Teach one class, through a kill where that is due; return the accuracy on all classes so far."""
+    label = classes[number]
+    files = [str(path) for path in sorted((photos / "train" / label).iterdir())]
+    if number == KILLED:
+        _kill(device, label, files)
+    if sys.stdout.isatty():
+        print(f"  {label:10} is being taught ...", end="\r", flush=True)
+    start = time.monotonic()
+    device.run("learn", "--label", label, *files)
+    took = time.monotonic() - start
+    right, asked = _score(device, photos, classes[: number + 1])
+    bar = "#" * round(BAR * right / asked)
+    print(
+        f"  {label:10} {len(files)} photographs, {took:4.1f} s   {bar:.<{BAR}} {100 * right / asked:5.1f} %"
+        f" of {asked} unseen photographs of {number + 1} kind{'s' if number else ''}",
+        flush=True,
+    )
+    return right / asked
+
+
+def _score(device: Device, photos: Path, classes: Sequence[str]) -> tuple[int, int]:
+    files = [path for label in classes for path in sorted((photos / "test" / label).iterdir())]
+    told = device.run("predict", *map(str, files))["predictions"]
+    # The best taught class counts, as for the peers, who cannot say "unknown".
+    return sum(found["best"] == path.parent.name for found, path in zip(told, files, strict=True)), len(files)
+
+
+def _kill(device: Device, label: str, files: Sequence[str]) -> None:
+    """Pull the plug in the middle of a class, and show that nothing acknowledged is lost."""
+    before = device.remembered()
+    process = device.start("learn", "--label", label, *files)
+    known = before
+    while known == before and process.poll() is None:
+        time.sleep(POLL_S)
+        known = device.remembered()
+    if process.poll() is not None:
+        print(f"  (this machine learned {label} before the plug could be pulled)")
+        return
+    process.kill()
+    process.wait()
+    print(f"\n  kill -9, in the middle of {label}: {known} photographs were acknowledged by then")
+    after = device.remembered()
+    if after < known:
+        raise SystemExit(
+            f"{known - after} acknowledged photographs are lost: this is a bug, please report it"
+        )
+    print(f"  started again: {after} are there, none is lost; the same command goes on where it was\n")
+
+
+def _ask(device: Device, photos: Path, classes: Sequence[str]) -> None:
+    seen = [path for label in classes for path in sorted((photos / "test" / label).iterdir())[-SHOWN:]]
+    coral = photographs.data_folder(SET) / "models" / "coral"
+    strange = [coral / name for name in STRANGERS if (coral / name).is_file()]
+    told = device.run("predict", *map(str, [*seen, *strange]))["predictions"]
+    for path, found in zip([*seen, *strange], told, strict=True):
+        truth = path.parent.name if path in seen else ""
+        print(f"  {path.name:16} {_answer(found):58} {_mark(found, truth)}")
+
+
+def _answer(found: dict[str, Any]) -> str:
+    best = f"{found['best']} {100 * found['probability']:.0f} %"
+    if found["unknown"]:
+        return f"unknown (nearest: {best})"
+    return f"{best}, then {found['second']} {100 * found['second_probability']:.0f} %"
+
+
+def _mark(found: dict[str, Any], truth: str) -> str:
+    if not truth:
+        return "right: it was never taught" if found["unknown"] else "wrong: it was never taught"
+    if found["unknown"]:
+        return f"cautious: it is {truth}"
+    return "right" if found["label"] == truth else f"wrong: it is {truth}"
+
+
+def _explain(device: Device) -> None:
+    print("  $ edge-cl status")
+    lines = [line for line in device.say("status").splitlines()[2:] if line.strip()]
+    for line in lines[:STATUS_LINES]:
+        print(f"  {line}")
+    if len(lines) > STATUS_LINES:
+        print(f"  ... and {len(lines) - STATUS_LINES} lines more")
+
+
+def _compare(photos: Path, classes: Sequence[str], reached: Sequence[float], home: Path) -> Path:
+    """Teach the peers the same, draw everybody, and return the picture's path."""
+    print("  the others see the same photographs, in the same order ...", flush=True)
+    data = photographs.embed(photos, home / "features.db")
+    tasks = tuple(
+        np.flatnonzero([label == name for label in data.train.labels]).astype(np.intp) for name in classes
+    )
+    groups = np.array([classes.index(label) for label in data.test.labels], dtype=np.intp)
+    curves = {"edge": list(reached)}
+    for name, peer in PEERS.items():
+        learner = peer(data.space, PeerConfig())
+        trial = run_trial(
+            learner, Plan(tasks, groups), data.train, data.test, TrialConfig(), time.perf_counter
+        )
+        curves[name] = list(trial.accuracy_per_task)
+    (home / "features.db").unlink()
+    for name, curve in sorted(curves.items(), key=lambda item: -item[1][-1]):
+        print(f"  {TITLES[name]:20} {'#' * round(BAR * curve[-1]):.<{BAR}} {100 * curve[-1]:5.1f} %")
+    print(
+        "  (joint keeps every photograph and trains anew on all of them: it is the upper line, not a rival)"
+    )
+    return _draw(curves, classes, home / "accuracy_per_task.png")
+
+
+def _draw(curves: dict[str, list[float]], classes: Sequence[str], path: Path) -> Path:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 4.6))
+    for name in reversed(curves):
+        is_ours = name == "edge"
+        axes.plot(
+            range(1, len(classes) + 1), curves[name], "--" if name == "joint" else "-",
+            color=COLOURS[name], label=TITLES[name], linewidth=2.6 if is_ours else 1.4,
+            marker="o" if is_ours else None, zorder=3 if is_ours else 2,
+        )  # fmt: skip
+    axes.axvline(KILLED + 0.65, color="#999999", linewidth=1, linestyle=":")
+    axes.text(
+        KILLED + 0.68, 0.02, "killed here", fontsize=9, color="#777777", transform=axes.get_xaxis_transform()
+    )
+    axes.set_xticks(range(1, len(classes) + 1), [f"+ {name}" for name in classes])
+    axes.set_ylabel("accuracy on unseen photographs, all kinds so far")
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    handles, names = axes.get_legend_handles_labels()
+    axes.legend(
+        handles[::-1], names[::-1], frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+    return path
+
+
+if __name__ == "__main__":
+    ledger.on_one_thread()
+    main()
