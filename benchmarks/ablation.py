@@ -94,7 +94,8 @@ def main() -> None:
     for cells in lines:
         print(f"  {cells[0]:30}" + "".join(f"{cell:>24}" for cell in cells[1:]))
     if args.write:
-        head = f"Final accuracy, whole picture / views averaged, and the gate at the end; mean of {args.seeds} seeds."
+        head = "Final accuracy, whole picture / views averaged, and the gate at the end; mean of"
+        head += f" {args.seeds} seed(s)."
         command = f"python benchmarks/ablation.py --seeds {args.seeds} --write"
         ledger.write("ablation", command, [head, "", *ledger.table(columns, lines)])
 

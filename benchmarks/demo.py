@@ -81,10 +81,7 @@ def main() -> None:
     classes = sorted(path.name for path in (photos / "train").iterdir())
     _act(1, "A learner is born")
     _make(device)
-    _act(
-        2,
-        f"It is taught {len(classes)} kinds of waste, one after the other, and never shown the old ones again",
-    )
+    _act(2, f"It is taught {len(classes)} kinds of waste, one after the other, and no photograph twice")
     reached = [_teach(device, photos, classes, number) for number in range(len(classes))]
     _act(3, "It is asked about photographs it has never seen")
     _ask(device, photos, classes)
@@ -105,12 +102,11 @@ def _make(device: Device) -> None:
     backbone = photographs.extractor()
     print(f"  $ edge-cl init --backbone {backbone.name}")
     made = device.run("init", "--backbone", str(backbone))["backbone"]
-    print(f"  {_backbone_words(made)}; it knows nothing yet")
+    print(f"  {_backbone_words(made, backbone.stat().st_size)}; it knows nothing yet")
 
 
-def _backbone_words(made: dict[str, Any]) -> str:
-    size = photographs.extractor().stat().st_size
-    return f"MobileNetV1, int8, {size / 1e6:.1f} MB, {made.get('feature_size', 1024)} values a picture"
+def _backbone_words(made: dict[str, Any], size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB, {made['feature_size']} values a picture, {made['feature_dtype']}"
 
 
 def _teach(device: Device, photos: Path, classes: Sequence[str], number: int) -> float:
@@ -227,7 +223,7 @@ def _draw(curves: dict[str, list[float]], classes: Sequence[str], path: Path) ->
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(8, 4.6))
+    figure, axes = pyplot.subplots(figsize=(8.6, 4.6))
     for name in reversed(curves):
         is_ours = name == "edge"
         axes.plot(

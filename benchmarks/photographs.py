@@ -27,8 +27,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 EXTRACTOR = "models/coral/mobilenet_v1_1.0_224_quant_embedding_extractor.tflite"
 VIEWS = 4  # embedded of every picture; fewer are the first of these
 MISSING = """\
-This runs on real photographs with a real backbone, and they are not part of the project. Set EDGE_CL_DATA to a
-folder that holds a TFLite image backbone (google-coral/test_data on GitHub has it) as
+This runs on real photographs with a real backbone, and they are not part of the project. Set EDGE_CL_DATA to
+a folder that holds a TFLite image backbone (google-coral/test_data on GitHub has it) as
   {extractor}
 and photographs of classes (here garythung/trashnet, also on GitHub) as an uncompressed tar of JPEGs,
   {set}/{set}.tar
