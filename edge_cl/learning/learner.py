@@ -667,18 +667,17 @@ class EdgeLearner:
             "buffer.offered": self.buffer.offered.copy(),
             "calibration.numbers": np.array([*self.calibration, self.gate]),
         }
-        tensors |= {
-            f"buffer.{n}": a.copy() for n, a in zip(self.buffer.slots._fields, self.buffer.slots, strict=True)
+        parts: dict[str, Any] = {
+            "buffer": self.buffer.slots,
+            "familiarity": self.familiarity,
+            "progress": self.progress,
+            "departed": self.departed,
+            "residual.weights": self.residual.weights,
+            "residual.velocity": self.residual.velocity,
+            "residual.average": self.residual.average,
         }
-        tensors |= {
-            f"familiarity.{n}": a for n, a in zip(self.familiarity._fields, self.familiarity, strict=True)
-        }
-        tensors |= {f"progress.{n}": a for n, a in zip(self.progress._fields, self.progress, strict=True)}
-        for name in audit.Record._fields:
-            tensors[f"departed.{name}"] = getattr(self.departed, name)
-        for part in ("weights", "velocity", "average"):
-            weights = getattr(self.residual, part)
-            tensors |= {f"residual.{part}.{n}": a for n, a in zip(weights._fields, weights, strict=True)}
+        for part, columns in parts.items():
+            tensors |= {f"{part}.{name}": array.copy() for name, array in columns._asdict().items()}
         return tensors
 
     @classmethod
@@ -715,8 +714,8 @@ class EdgeLearner:
         return learner
 
     def _restore_buffer(self, tensors: Mapping[str, NDArray], features: Mapping[int, NDArray]) -> None:
-        for name, column in zip(self.buffer.slots._fields, self.buffer.slots, strict=True):
-            column[:] = tensors[f"buffer.{name}"]
+        for name in self.buffer.slots._fields:
+            getattr(self.buffer.slots, name)[:] = tensors[f"buffer.{name}"]
         self.buffer.offered = tensors["buffer.offered"].copy()
         self._kept = tensors["removal.kept"].copy()
         self._doubt, self._suggestion = tensors["audit.doubt"].copy(), tensors["audit.suggestion"].copy()

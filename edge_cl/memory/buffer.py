@@ -134,8 +134,9 @@ class Buffer:
 
     def _put(self, slot: int, sample: int, number: int, features: NDArray) -> None:
         self.features[slot] = features
-        for column, value in zip(self.slots, (sample, number, 0, 0, True, False, False), strict=True):
-            column[slot] = value
+        values = (sample, number, 0, 0, True, False, False)
+        for name, value in zip(Slots._fields, values, strict=True):
+            getattr(self.slots, name)[slot] = value
 
     def remove(self, slot: int) -> None:
         """Free a slot and blank its features."""
