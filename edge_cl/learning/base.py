@@ -283,7 +283,8 @@ class Base:
         The exact one costs O(D^2) for every answer. A random projection keeps it within some 9 % (its spread
         is sqrt(2 / SKETCH)): Johnson and Lindenstrauss, with signs as Achlioptas 2003.
         """
-        difference = rows.mean(axis=1) / UNIT - self._means()[classes]
+        means = self._sums[classes] / np.maximum(self._counts[classes], 1)[:, None]
+        difference = (rows.mean(axis=1) - means) / UNIT
         projected = difference.astype(np.float32) @ self._sketch
         return np.einsum("nk,nk->n", projected, projected).astype(np.float64) * self.weight
 
@@ -402,7 +403,8 @@ class Base:
 
         With Y the steps and a = 1 - e:  (B + s a Y'Y)^-1 = B^-1 - s G' (I/a + s Y G')^-1 G,  G = Y B^-1.
         """
-        mean = self._means()[number]
+        means = self._means()
+        mean = means[number]
         solved = self._apply(np.concatenate([steps, mean[None]]))
         rows, weights = solved[:-1], solved[-1]
         if len(steps):
@@ -411,7 +413,7 @@ class Base:
             directions = factor @ rows
             self._pending = np.concatenate([self._pending, directions])
             self._signs = np.concatenate([self._signs, np.full(len(directions), float(sign))])
-            reach = self._means() @ directions.T  # (C, k): u' m_c
+            reach = means @ directions.T  # (C, k): u' m_c
             self._weights -= sign * reach @ directions
             self._biases += 0.5 * sign * np.einsum("ck,ck->c", reach, reach)
             weights = weights - sign * reach[number] @ directions
