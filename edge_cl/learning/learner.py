@@ -387,8 +387,9 @@ class EdgeLearner:
         ]
         if not len(judges):
             return 0.0
-        outputs = self._outputs(embed(self.buffer.features[judges], self.space.zero_point))
-        return gate.opening(offsets[judges], outputs, self.buffer.slots.number[judges])
+        parts = np.array_split(self.buffer.features[judges], -(-len(judges) // BLOCK_SAMPLES))
+        outputs = [self._outputs(embed(part, self.space.zero_point)) for part in parts]
+        return gate.opening(offsets[judges], np.concatenate(outputs), self.buffer.slots.number[judges])
 
     def _doubts(self, logits: NDArray, numbers: NDArray) -> NDArray[np.float64]:
         """Return (n,) the probability that a label is wrong, from held-out (n, V, C) logits."""
