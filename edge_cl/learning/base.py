@@ -25,6 +25,7 @@ PRIOR_SAMPLES = 32  # the ridge of an untaught base stands for this many samples
 PRIOR_SPREAD = 0.4  # ... this within-class variance (of a unit-length embedding; measured 0.3 to 0.5)
 PENDING_ROWS = 32  # rank-one steps gathered before they are folded in by one matrix product
 SKETCH = 256  # directions that estimate a distance
+STRIP_ROWS = 256  # rows of a (D, D) matrix that are worked on at once
 SMALLEST_HALF = 128  # rows below which a matrix is inverted in one go
 GROWTH = 1.3  # shrinkage and ridge are stale once the statistics have grown by this factor
 NO_SCORE = -1e9  # of a class that has lost its samples: below any other, and finite
@@ -317,8 +318,8 @@ class Base:
         root[np.diag_indices(self.size)] += self.ridge
         _to_inverse_root(root)  # B^-1 = root' root
         self._sketch = _sketch(root)
-        self._inverse = root.T @ root
-        del root
+        _square(root)
+        self._inverse = root
         means = self._means()
         self._weights = means @ self._inverse
         self._biases = -0.5 * np.einsum("cd,cd->c", self._weights, means)
@@ -428,12 +429,13 @@ class Base:
         return solved
 
     def _fold_pending(self) -> None:
-        self._inverse -= (self._pending.T * self._signs) @ self._pending
+        _add_product(self._inverse, -(self._pending.T * self._signs), self._pending)
         self._pending, self._signs = self._pending[:0], self._signs[:0]
 
     def _fold_moment(self) -> None:
         if self._moment_left:
-            self._moment += np.concatenate(self._moment_left).T @ np.concatenate(self._moment_right)
+            left, right = np.concatenate(self._moment_left), np.concatenate(self._moment_right)
+            _add_product(self._moment, left.T, right)
             self._moment_left, self._moment_right = [], []
 
     def _scatter_trace(self) -> float:
@@ -449,6 +451,25 @@ def _sketch(root: Floats) -> NDArray[np.float32]:
     """Return (D, SKETCH) S with S S' about root' root; always the same signs."""
     signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(len(root), SKETCH))
     return (root.T @ signs / np.sqrt(SKETCH)).astype(np.float32)
+
+
+def _add_product(matrix: Floats, left: Floats, right: Floats) -> None:
+    """Add left @ right to a (D, D) matrix, in strips: a product of full size would stand beside it."""
+    for start in range(0, len(matrix), STRIP_ROWS):
+        strip = slice(start, start + STRIP_ROWS)
+        matrix[strip] += left[strip] @ right
+
+
+def _square(root: Floats) -> None:
+    """Turn a lower triangular (D, D) matrix R into R' R, in place and by halves."""
+    half = len(root) // 2
+    first, corner, last = root[:half, :half], root[half:, :half], root[half:, half:]
+    across = corner.T @ last
+    first[:] = first.T @ first
+    first += corner.T @ corner
+    last[:] = last.T @ last
+    root[:half, half:] = across
+    root[half:, :half] = across.T
 
 
 def _to_inverse_root(matrix: Floats) -> None:
