@@ -1,5 +1,4 @@
-"""Kaeding's curves: how many SGD steps an update needs, how much old data a batch needs, what wrong labels
-do.
+"""Kaeding's curves: SGD steps an update needs, old data a batch needs, and what wrong labels do.
 
 Kaeding, Rodner, Freytag, Denzler, Fine-tuning Deep Neural Networks in Continuous Learning Scenarios, ACCV
 workshops 2016: few steps an update suffice when the network is warm-started, old and new data must be
@@ -7,9 +6,9 @@ mixed, and wrong labels up to 10 % hurt little. Reproduced on the three sets, wi
 they had in mind (`replay`: a dense softmax network on the embedding, without an analytic base), and with
 the edge learner, whose base cannot forget. lambda is the share of OLD data in a batch, as everywhere here.
 
-Expected: without a base, lambda = 0 forgets nearly everything, however many steps; with old data in the batch the
-curves rise with the steps and flatten, and the exact share matters little. With the base the curves lie close
-together, near its own accuracy already at few steps, so that 16 steps would do where power is short.
+Expected: without a base, lambda = 0 forgets nearly everything, however many steps; with old data in the batch
+the curves rise with the steps and flatten, and the exact share matters little. With the base the curves lie
+close together, near its own accuracy already at few steps, so that 16 would do where power is short.
 Expected time: with 1 seed 25 minutes on one core.
 
     python benchmarks/kaeding.py [--seeds 1] [--jobs 2] [--write]
@@ -21,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ledger
+import numpy as np
 import photographs
 import trials
 from trials import Job, Outcome, mean
@@ -67,8 +67,11 @@ def curve(found: Found, name: str, learner: str, lam: float, kind: str = "final"
 def plot_grid(found: Found, sets: Sequence[str]) -> str:
     """Draw accuracy against steps, a line for each lambda; return the file's name."""
     pyplot = _pyplot()
-    rows = [("replay", "final", LEARNERS["replay"]), ("edge", "ungated", "edge: base + whole residual (finer scale)"),
-            ("edge", "final", "edge: base + gated residual (finer scale)")]  # fmt: skip
+    rows = [
+        ("replay", "final", LEARNERS["replay"]),
+        ("edge", "ungated", "edge, whole residual"),
+        ("edge", "final", "edge, gated residual"),
+    ]
     figure, places = pyplot.subplots(
         len(rows), len(sets), figsize=(3.6 * len(sets), 8.6), sharex=True, squeeze=False
     )
@@ -83,9 +86,11 @@ def plot_grid(found: Found, sets: Sequence[str]) -> str:
             axes.set_xscale("log", base=4)
             axes.set_xticks(STEPS, [str(steps) for steps in STEPS])
             axes.minorticks_off()
-        line[0].set_ylabel(f"{title}\nfinal accuracy", fontsize=9)
-    for above, below in zip(places[1], places[2], strict=True):
-        below.sharey(above)  # the edge learner's two rows: one scale, finer than the network's
+        line[0].set_ylabel(f"{title}\nfinal accuracy (own scale)", fontsize=9)
+    for edge_rows in zip(*places[1:], strict=True):  # one scale for both, finer than the network's
+        limits = np.array([axes.get_ylim() for axes in edge_rows])
+        for axes in edge_rows:
+            axes.set_ylim(limits[:, 0].min(), limits[:, 1].max() + 0.04 * np.ptp(limits))
     for name, axes in zip(sets, places[0], strict=True):
         axes.set_title(photographs.SETS[name].title, fontsize=11)
     for axes in places[-1]:

@@ -58,6 +58,13 @@ def audits(found: dict[Job, Outcome], name: str, share: float) -> tuple[float, f
     return right / max(wrong, 1), right / suspects if suspects else 1.0
 
 
+def in_memory(found: dict[Job, Outcome], name: str, share: float) -> float:
+    """Return which share of the wrong labels that are still in memory the audit suspects."""
+    chosen = [found[job] for job in found if (job.set, job.noise, job.options) == (name, share, "{}")]
+    live = sum(outcome["wrong_live"] for outcome in chosen)
+    return sum(outcome["suspects_wrong"] for outcome in chosen) / max(live, 1)
+
+
 def rows(found: dict[Job, Outcome], name: str) -> list[Row]:
     """Hold one set against its targets."""
     lines = []
@@ -68,7 +75,8 @@ def rows(found: dict[Job, Outcome], name: str) -> list[Row]:
         else:
             lines.append(Row(f"{words}: cost in accuracy", f"{cost:.4f}"))
         recall, precision = audits(found, name, share)
-        lines.append(ledger.at_least(f"{words}: share of them found", recall, RECALL))
+        note = f" ({in_memory(found, name, share):.3f} of those in memory)"
+        lines.append(ledger.at_least(f"{words}: share of them found", recall, RECALL, note=note))
         lines.append(ledger.at_least(f"{words}: suspects that are wrong", precision, PRECISION))
     believing = mean(costs(found, name, SHARES[-1], BELIEVING))
     lines.append(Row(f"{100 * SHARES[-1]:.0f} % wrong labels, audit off: cost", f"{believing:.4f}"))

@@ -178,10 +178,12 @@ def _ungated(learner: EdgeLearner, data: photographs.Photographs) -> float:
 def _audit(learner: EdgeLearner, trial: Trial, noise: Noise) -> Outcome:
     arrival = np.concatenate(trial.updates)  # sample id 1 is its first entry
     suspects = [int(arrival[suspect.sample - 1]) for suspect in learner.suspects()]
+    live = [int(arrival[sample - 1]) for sample in learner.live_samples()]
     return {
         "suspects": len(suspects),
         "suspects_wrong": int(noise.wrong[suspects].sum()),
         "wrong": int(noise.wrong.sum()),
+        "wrong_live": int(noise.wrong[live].sum()),
     }
 
 

@@ -8,7 +8,7 @@ that learns with D = 1,024 holds between two updates.
 import ctypes
 
 M_MMAP_THRESHOLD = -3  # malloc.h
-LARGE_BYTES = 1 << 20  # below this, asking the system each time would cost more than it gives back
+LARGE_BYTES = 1 << 18  # below this, asking the system each time would cost more than it gives back
 
 
 def return_large_blocks() -> bool:
