@@ -68,7 +68,7 @@ def inspect_model(data: bytes) -> ModelFacts:
         ModelError: not TFLite, or damaged.
         EngineError: the schema of LiteRT is not installed.
     """
-    return _facts(_unpacked(data), len(data))
+    return _facts(unpack_model(data), len(data))
 
 
 def cut_at_embedding(data: bytes) -> Cut:
@@ -83,12 +83,12 @@ def cut_at_embedding(data: bytes) -> Cut:
         ModelError: the file cannot be cut; the message says why.
         EngineError: the schema of LiteRT is not installed.
     """
-    model = _unpacked(data)
+    model = unpack_model(data)
     facts = _facts(model, len(data))
-    _check_cuttable(facts)
+    check_plain(facts)
     graph = model.subgraphs[0]
     try:
-        names = [_operator_name(model, operator) for operator in graph.operators]
+        names = [operator_name(model, operator) for operator in graph.operators]
         embedding = _embedding(graph, names)
         if embedding is None:
             return _uncut(data, graph)
@@ -123,7 +123,15 @@ def _schema() -> Any:
     return schema_py_generated
 
 
-def _unpacked(data: bytes) -> Any:
+def unpack_model(data: bytes) -> Any:
+    """Read a TFLite file into the schema's object tree (ModelT): whatever it holds, but not nothing.
+
+    Indices and lengths inside are still the file's word: check them, or treat any exception as damage.
+
+    Raises:
+        ModelError: not TFLite, damaged, or without operations.
+        EngineError: the schema of LiteRT is not installed.
+    """
     if data[4:8] != TFLITE_MAGIC:
         raise ModelError("the model is not a TFLite file: give a .tflite file")
     schema = _schema()
@@ -144,10 +152,10 @@ def _damaged(error: Exception) -> ModelError:
 def _facts(model: Any, size_bytes: int) -> ModelFacts:
     try:
         graph = model.subgraphs[0]
-        names = Counter(_operator_name(model, operator) for operator in graph.operators)
+        names = Counter(operator_name(model, operator) for operator in graph.operators)
         custom = {_text(code.customCode) for code in model.operatorCodes if code.customCode is not None}
-        inputs = tuple(_port(graph.tensors[i]) for i in graph.inputs)
-        outputs = tuple(_port(graph.tensors[i]) for i in graph.outputs)
+        inputs = tuple(port_of(graph.tensors[i]) for i in graph.inputs)
+        outputs = tuple(port_of(graph.tensors[i]) for i in graph.outputs)
     except Exception as error:  # as above: indices and lengths come from the file
         raise _damaged(error) from error
     return ModelFacts(
@@ -156,16 +164,21 @@ def _facts(model: Any, size_bytes: int) -> ModelFacts:
     )  # fmt: skip
 
 
-def _check_cuttable(facts: ModelFacts) -> None:
+def check_plain(facts: ModelFacts) -> None:
+    """Refuse what is no plain graph of standard operations from one picture to one output.
+
+    Raises:
+        ModelError: compiled for the Edge TPU, custom operations, several subgraphs or outputs, no picture.
+    """
     if facts.is_edgetpu:
         raise ModelError("the model is compiled for the Edge TPU: give the file that was compiled")
     if facts.custom_operators:
         named = ", ".join(facts.custom_operators)
         raise ModelError(f"the model has operations that are not standard ({named}): give one without them")
     if facts.subgraphs != 1:
-        raise ModelError(f"the model has {facts.subgraphs} subgraphs: only a plain graph can be cut")
+        raise ModelError(f"the model has {facts.subgraphs} subgraphs: only a plain graph can be read")
     if len(facts.outputs) != 1:
-        raise ModelError(f"the model has {len(facts.outputs)} outputs: only a classifier with one can be cut")
+        raise ModelError(f"the model has {len(facts.outputs)} outputs: only a network with one can be read")
     image_port(facts.inputs, "the model")
 
 
@@ -277,11 +290,12 @@ def _packed(model: Any) -> bytes:
 
 def _uncut(data: bytes, graph: Any) -> Cut:
     output = graph.tensors[int(graph.outputs[0])]
-    feature_port((_port(output),), "the model")
+    feature_port((port_of(output),), "the model")
     return Cut(data, _text(output.name), _values(output), 0)
 
 
-def _operator_name(model: Any, operator: Any) -> str:
+def operator_name(model: Any, operator: Any) -> str:
+    """Return an operation's name as schema.fbs spells it, or the name of a custom one."""
     code = model.operatorCodes[operator.opcodeIndex]
     if code.customCode is not None:
         return _text(code.customCode)
@@ -289,7 +303,8 @@ def _operator_name(model: Any, operator: Any) -> str:
     return _names(_schema().BuiltinOperator)[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
-def _port(tensor: Any) -> Port:
+def port_of(tensor: Any) -> Port:
+    """Describe a tensor of the file (TensorT): name, shape, dtype, quantisation."""
     shape = tuple(_numbers(tensor.shape))
     scales: list[float] = []
     zero_points: list[int] = []
