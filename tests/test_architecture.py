@@ -45,6 +45,9 @@ LAZY = {
     "keras": ("host_trainer",),
     "onnx": ("host_trainer",),
     "onnxruntime": ("host_trainer",),
+    "tf2onnx": ("host_trainer",),
+    "jax": ("host_trainer",),
+    "ray": ("host_trainer",),
 }
 NOWHERE = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "random"}
 
@@ -55,10 +58,12 @@ HOST_DISK = (
     "host_trainer.export",
     "host_trainer.release",
     "host_trainer.checkpoints",
+    "host_trainer.artefacts",
+    "host_trainer.distillation.codistillation",  # the store through which its peers exchange checkpoints
 )
 # What touches the world, and who may; reasons for what design.md does not list are in docs/adr/0005.
 WORLD = {
-    "clock": ("edge_cl.cli", "edge_cl.commands", "edge_cl.device.agent", "host_trainer.cli"),
+    "clock": ("edge_cl.cli", "edge_cl.commands", "edge_cl.device.agent", "host_trainer.cli", "host_trainer.commands"),
     "disk": (
         "edge_cl.config",
         "edge_cl.memory",

@@ -1,0 +1,35 @@
+"""The commands of the workshop, one module each: reads options, calls, prints. Needs the `host` extra."""
+
+from typing import Annotated
+
+import typer
+
+from edge_cl import __version__
+from host_trainer.commands.doctor import doctor
+
+app = typer.Typer(
+    name="host-trainer",
+    help="Train, compress and publish what the devices run.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"host-trainer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
+    ] = False,
+) -> None:
+    """Train, compress and publish what the devices run."""
+
+
+app.command("doctor")(doctor)

@@ -1,0 +1,57 @@
+"""What every command of the workshop shares: its usual options, one JSON object, and a progress bar."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """Print the command's one JSON object."""
+    typer.echo(json.dumps(result, allow_nan=False))
+
+
+def say(line: str) -> None:
+    """Print a line for the person, on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def quiet_libraries() -> None:
+    """Keep the start-up chatter of TensorFlow off the terminal, before it is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+class Meter:
+    """A running task: where it stands and how fast it goes, told to a progress bar."""
+
+    def __init__(self, bar: Progress, total: int, unit: str) -> None:
+        self._bar, self._unit, self._start, self._first = bar, unit, time.monotonic(), 0
+        self._task = bar.add_task("", total=total)
+
+    def begin(self, done: int) -> None:
+        """Say how much was done before this run; it does not count for the speed."""
+        self._start, self._first = time.monotonic(), done
+        self._bar.update(self._task, completed=done)
+
+    def show(self, done: int, words: str = "", size: int = 1) -> None:
+        """Move on: `done` of the total, each worth `size` units of speed."""
+        rate = (done - self._first) * size / max(time.monotonic() - self._start, 1e-9)
+        self._bar.update(self._task, completed=done, description=f"{words}  {rate:.0f} {self._unit}/s")
+
+
+@contextmanager
+def meter(total: int, unit: str = "images") -> Iterator[Meter]:
+    """Yield a Meter; its bar is shown on a terminal and not in a pipe."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=False) as bar:
+        yield Meter(bar, total, unit)

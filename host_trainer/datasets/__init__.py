@@ -1,0 +1,1 @@
+"""Turns image folders into batches: listing, decoding once, splits, augmentation, order."""

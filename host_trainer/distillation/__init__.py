@@ -1,0 +1,1 @@
+"""Teaches a network what another one knows: losses, teachers, and peers that teach each other."""
