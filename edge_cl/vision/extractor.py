@@ -1,6 +1,7 @@
 """Cuts an image classifier at its embedding: the pooled feature before the logits becomes the output."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ NO_ACTIVATION = 0  # of ActivationFunctionType in schema.fbs
 # Operations between the logits and the output, and those that only change a vector's shape.
 DRESSING = {"SOFTMAX", "LOG_SOFTMAX", "LOGISTIC", "QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE"}
 SHAPING = {"RESHAPE", "SQUEEZE"}
+SOFTMAXES = {"SOFTMAX", "LOG_SOFTMAX"}
+CASTS = {"QUANTIZE", "DEQUANTIZE"}
 POOLS = {"MEAN", "AVERAGE_POOL_2D", "MAX_POOL_2D", "REDUCE_MAX"}
 
 
@@ -83,23 +86,20 @@ def cut_at_embedding(data: bytes) -> Cut:
         ModelError: the file cannot be cut; the message says why.
         EngineError: the schema of LiteRT is not installed.
     """
-    model = unpack_model(data)
-    facts = _facts(model, len(data))
-    check_plain(facts)
-    graph = model.subgraphs[0]
-    try:
-        names = [operator_name(model, operator) for operator in graph.operators]
-        embedding = _embedding(graph, names)
-        if embedding is None:
-            return _uncut(data, graph)
-        kept, tensor = _needed(graph, embedding), graph.tensors[embedding]
-        removed = len(graph.operators) - len(kept)
-        shorter = _packed(_reduced(model, kept, embedding))
-    except ModelError:
-        raise
-    except Exception as error:  # indices and lengths come from the file
-        raise _damaged(error) from error
-    return Cut(shorter, _text(tensor.name), _values(tensor), removed)
+    return _cut(data, _embedding)
+
+
+def cut_at_logits(data: bytes) -> Cut:
+    """Rewrite a classifier so that its logits, before the softmax, are the only output.
+
+    8-bit probabilities have steps of 1/256, and say nothing of classes below that; logits do. A file whose
+    output are logits is returned as it came. The same bytes give the same bytes.
+
+    Raises:
+        ModelError: the file has no logits; the message says what it ends in.
+        EngineError: the schema of LiteRT is not installed.
+    """
+    return _cut(data, _logits)
 
 
 def collapse_fraction(features: NDArray[Any], zero_point: int) -> float:
@@ -139,13 +139,14 @@ def unpack_model(data: bytes) -> Any:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
         whole = all(graph.tensors and graph.operators for graph in model.subgraphs or [None])
     except Exception as error:  # reading a damaged flatbuffer can raise anything
-        raise _damaged(error) from error
+        raise damaged_model(error) from error
     if not whole:
         raise ModelError("the model file holds no operations: give an image model")
     return model
 
 
-def _damaged(error: Exception) -> ModelError:
+def damaged_model(error: Exception) -> ModelError:
+    """Return what to raise when reading a file's object tree raised: it is the file that is at fault."""
     return ModelError(f"the model file is damaged or cut off ({one_line(error)}): download it again")
 
 
@@ -157,7 +158,7 @@ def _facts(model: Any, size_bytes: int) -> ModelFacts:
         inputs = tuple(port_of(graph.tensors[i]) for i in graph.inputs)
         outputs = tuple(port_of(graph.tensors[i]) for i in graph.outputs)
     except Exception as error:  # as above: indices and lengths come from the file
-        raise _damaged(error) from error
+        raise damaged_model(error) from error
     return ModelFacts(
         inputs, outputs, dict(names), tuple(sorted(custom)), len(model.subgraphs), size_bytes,
         CUSTOM_OP.decode("ascii") in custom,
@@ -182,6 +183,27 @@ def check_plain(facts: ModelFacts) -> None:
     image_port(facts.inputs, "the model")
 
 
+def _cut(data: bytes, find: Callable[[Any, list[str]], int | None]) -> Cut:
+    """Make the tensor that `find` names the output; None leaves the file as it came."""
+    model = unpack_model(data)
+    facts = _facts(model, len(data))
+    check_plain(facts)
+    graph = model.subgraphs[0]
+    try:
+        names = [operator_name(model, operator) for operator in graph.operators]
+        found = find(graph, names)
+        if found is None:
+            return _uncut(data, graph)
+        kept, tensor = _needed(graph, found), graph.tensors[found]
+        removed = len(graph.operators) - len(kept)
+        shorter = _packed(_reduced(model, kept, found))
+    except ModelError:
+        raise
+    except Exception as error:  # indices and lengths come from the file
+        raise damaged_model(error) from error
+    return Cut(shorter, _text(tensor.name), _values(tensor), removed)
+
+
 def _embedding(graph: Any, names: list[str]) -> int | None:
     """Return the index of the tensor to cut at, None when the output is a feature already."""
     producers = {int(made): i for i, operator in enumerate(graph.operators) for made in operator.outputs}
@@ -200,6 +222,19 @@ def _embedding(graph: Any, names: list[str]) -> int | None:
     if _values(graph.tensors[tensor]) > MAX_FEATURE_SIZE:
         raise ModelError(f"the model's feature has more than {MAX_FEATURE_SIZE} values: too large")
     return tensor
+
+
+def _logits(graph: Any, names: list[str]) -> int | None:
+    """Return the index of the tensor that the softmax takes, None when the output is logits already."""
+    producers = {int(made): i for i, operator in enumerate(graph.operators) for made in operator.outputs}
+    tensor = _walk_back(graph, producers, names, int(graph.outputs[0]), SOFTMAXES | CASTS)
+    head = _walk_back(graph, producers, names, tensor, SHAPING)
+    name = names[producers[head]] if head in producers else "its input"
+    if name not in {"FULLY_CONNECTED", "CONV_2D"} or not _is_vector(graph.tensors[head]):
+        raise ModelError(f"the model ends in {name}, not in the logits of a classifier: give a classifier")
+    if graph.operators[producers[head]].builtinOptions.fusedActivationFunction != NO_ACTIVATION:
+        raise ModelError("the model ends in a feature, not in the logits of a classifier: give a classifier")
+    return tensor if SOFTMAXES & set(names) else None
 
 
 def _walk_back(

@@ -19,6 +19,7 @@ from edge_cl.vision.extractor import (
     Cut,
     collapse_fraction,
     cut_at_embedding,
+    cut_at_logits,
     inspect_model,
     is_collapsed,
 )
@@ -136,6 +137,24 @@ def test_the_removed_head_still_tells_the_class_from_the_cut_feature(
     with open_backbone(extractor_path) as backbone:
         feature = backbone.embed(prepare(parrot, backbone.input_size))
     assert "macaw" in labels[int(run(head, feature.reshape(1, 1, 1, 1024)).argmax())]
+
+
+@pytest.mark.parametrize(("name", "removed"), [(name, removed - 2) for name, _, removed in CLASSIFIERS])
+def test_the_cut_logits_are_what_the_softmax_took_bit_for_bit(
+    models_dir: Path, name: str, removed: int, parrot: Image.Image
+) -> None:
+    data = (models_dir / name).read_bytes()
+    cut = cut_at_logits(data)
+    assert cut.removed == max(removed, 1) and cut.size in {2, 10, 1001}
+    stored = stored_input(data, parrot, models_dir / name)
+    assert np.array_equal(run(cut.data, stored), run(with_second_output(data, cut.tensor), stored))
+    assert run(cut.data, stored).argmax() == run(data, stored, with_xnnpack=True).argmax()
+    assert cut_at_logits(cut.data) == Cut(cut.data, cut.tensor, cut.size, 0)
+
+
+def test_a_file_without_logits_says_what_it_ends_in(extractor_path: Path) -> None:
+    with pytest.raises(ModelError, match="AVERAGE_POOL_2D, not in the logits"):
+        cut_at_logits(extractor_path.read_bytes())
 
 
 def test_an_embedding_is_returned_as_it_came(extractor_path: Path) -> None:
