@@ -59,6 +59,7 @@ HOST_DISK = (
     "host_trainer.release",
     "host_trainer.checkpoints",
     "host_trainer.artefacts",
+    "host_trainer.distillation.targets",  # what teachers said, asked once
     "host_trainer.distillation.codistillation",  # the store through which its peers exchange checkpoints
 )
 # What touches the world, and who may; reasons for what design.md does not list are in docs/adr/0005.
@@ -74,6 +75,7 @@ WORLD = {
     "scratch": (
         f"{ENGINES}.isolated",
         "edge_cl.commands.flash",
+        "host_trainer.backbones.tflite.parity",  # LiteRT reads a cut file from the disk
     ),  # temporary files, besides those who may write to the disk
     "reading": ("edge_cl.vision", "host_trainer", *SHELL),  # besides those who may write
     "network": ("edge_cl.device.transport", "edge_cl.web.server", "host_trainer.server"),
