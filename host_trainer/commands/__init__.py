@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from edge_cl import __version__
+from host_trainer.commands.check_edgetpu import check_edgetpu
 from host_trainer.commands.doctor import doctor
 
 app = typer.Typer(
@@ -32,4 +33,5 @@ def _options(
     """Train, compress and publish what the devices run."""
 
 
+app.command("check-edgetpu")(check_edgetpu)
 app.command("doctor")(doctor)
