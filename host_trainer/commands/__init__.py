@@ -6,13 +6,16 @@ import typer
 
 from edge_cl import __version__
 from host_trainer.commands.check_edgetpu import check_edgetpu
+from host_trainer.commands.distill import distill
 from host_trainer.commands.doctor import doctor
+from host_trainer.commands.train import train
 
 app = typer.Typer(
     name="host-trainer",
     help="Train, compress and publish what the devices run.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # `[:WIDTH]` in a help text is no markup
     pretty_exceptions_enable=False,
 )
 
@@ -33,5 +36,7 @@ def _options(
     """Train, compress and publish what the devices run."""
 
 
+app.command("train")(train)
+app.command("distill")(distill)
 app.command("check-edgetpu")(check_edgetpu)
 app.command("doctor")(doctor)

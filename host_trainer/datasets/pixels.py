@@ -71,6 +71,37 @@ def open_pixels(
     return Pixels(values, pictures.at(kept), tuple(refused.values()))
 
 
+class Views:
+    """Views of pictures, decoded when asked for: `views[pictures, numbers]`, (B,) indices each.
+
+    Attributes:
+        shape: (N, V, H, W, 3).
+        key: hash of everything the pixels depend on.
+    """
+
+    dtype, ndim = np.dtype(np.uint8), 5
+
+    def __init__(self, pictures: Pictures, size: tuple[int, int], views: int, seed: int = 0) -> None:
+        self.shape = (len(pictures.paths), views, *size, 3)
+        self.key = _name(pictures, size, views, seed)
+        self._pictures, self._seed = pictures, seed
+
+    def __getitem__(self, places: tuple[NDArray[np.intp], NDArray[np.intp]]) -> NDArray[np.uint8]:
+        """Return the views at these places: (B, H, W, 3) uint8.
+
+        Raises:
+            ImageError: a picture that can no longer be read.
+        """
+        found = np.empty((len(places[0]), *self.shape[2:]), np.uint8)
+        for picture in np.unique(places[0]):
+            data = read_bytes(self._pictures.paths[picture])
+            image = decode_image(data, self._pictures.paths[picture].name)
+            seen = views_of(image_hash(data), self.shape[1], self._seed)
+            for row in np.flatnonzero(places[0] == picture):
+                found[row] = scaled(image, seen[places[1][row]], self.shape[2:4])
+        return found
+
+
 def scaled(image: Image.Image, view: View, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Return one view of a picture at `size` = (H, W): (H, W, 3) uint8."""
     box = (

@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +25,29 @@ LAYOUT = 1  # of the files; another number makes them anew
 Watch = Callable[[int], None]
 
 
+class Seen(Protocol):
+    """Views of pictures: an array (N, V, H, W, 3) uint8, or what decodes them when asked.
+
+    `seen[pictures, views]`, (B,) indices each, gives (B, H, W, 3) uint8, best at the teacher's own size.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, V, H, W, 3)."""
+
+    def __getitem__(self, places: Any) -> NDArray[np.uint8]:
+        """Return the views at these places."""
+
+
 class Targets:
     """A teacher's answers to the views of a set of pictures, each asked for when first wanted.
 
     Attributes:
         teacher: who is asked.
-        pixels: (N, V, H, W, 3) uint8, best at the teacher's own size.
+        pixels: what is shown to it.
     """
 
-    def __init__(self, teacher: Teacher, pixels: NDArray[np.uint8], answers: Path, marks: Path) -> None:
+    def __init__(self, teacher: Teacher, pixels: Seen, answers: Path, marks: Path) -> None:
         count, views = pixels.shape[:2]
         self.teacher, self.pixels = teacher, pixels
         self._answers = _mapped(answers, KEPT, (count * views, teacher.size))
@@ -42,6 +57,15 @@ class Targets:
     def known(self) -> int:
         """How many of the N * V answers are there."""
         return int(np.count_nonzero(self._marks))
+
+    @property
+    def total(self) -> int:
+        """How many answers there will be, N * V."""
+        return len(self._marks)
+
+    def all(self) -> NDArray[np.float16]:
+        """Return every answer, (N, V, C or D), mapped from the file; `fill` first."""
+        return self._answers.reshape(*self.pixels.shape[:2], self.teacher.size)
 
     def of(self, images: NDArray[np.intp], views: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return the answers to some views, (B,) and (B,) indices to (B, C or D) float32."""
@@ -67,20 +91,20 @@ class Targets:
         self._marks[places] = 1
 
 
-def open_targets(teacher: Teacher, pixels: NDArray[np.uint8], key: str, cache: Path) -> Targets:
+def open_targets(teacher: Teacher, pixels: Seen, key: str, cache: Path) -> Targets:
     """Return the remembered answers of `teacher` to `pixels`.
 
     Args:
         teacher: who is asked; its id is part of the files' name.
-        pixels: (N, V, H, W, 3) uint8, V views of N pictures.
+        pixels: V views of N pictures.
         key: of the pixels; the same key, the same pixels.
         cache: folder of the files, N * V * C (or D) * 2 bytes.
 
     Raises:
         StoreError: no space, no permission.
     """
-    if pixels.ndim != 5 or pixels.dtype != np.uint8:
-        raise ValueError(f"targets are of (N, V, H, W, 3) uint8, not {pixels.shape} {pixels.dtype}")
+    if len(pixels.shape) != 5:
+        raise ValueError(f"targets are of (N, V, H, W, 3) uint8, not {pixels.shape}")
     facts = repr((LAYOUT, teacher.id, teacher.size, pixels.shape, key)).encode("utf-8")
     name = hashlib.sha256(facts).hexdigest()[:24]
     folder = make_folder(cache)

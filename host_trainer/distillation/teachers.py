@@ -45,6 +45,7 @@ class Teacher(Protocol):
         kind: of its answers.
         size: values of an answer, C or D.
         classes: names of its logits where it knows them; else empty.
+        input_size: (H, W) at which it looks at pictures; other sizes are stretched to it.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Teacher(Protocol):
     kind: Kind
     size: int
     classes: tuple[str, ...]
+    input_size: tuple[int, int]
 
     def targets(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return its answers: (B, H, W, 3) uint8 of any H and W to (B, C or D) float32.
@@ -70,16 +72,16 @@ class KerasTeacher:
         if kind is Kind.LOGITS and not network.classes:
             raise ModelError(f"{network.name} is a backbone without classes: match its features instead")
         self._model = network.model if kind is Kind.LOGITS else backbone_of(network.model)
-        self._input_range, self._input_size = network.input_range, network.input_size
+        self._input_range, self.input_size = network.input_range, network.input_size
         self.name, self.kind, self.size = network.name, kind, int(self._model.output.shape[-1])
         self.classes = network.classes if kind is Kind.LOGITS else ()
-        self.id = _hash_of(kind, network.input_range, self._input_size, _weights_hash(self._model))
+        self.id = _hash_of(kind, network.input_range, self.input_size, _weights_hash(self._model))
 
     def targets(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits or features: (B, H, W, 3) uint8 to (B, C or D)."""
         from host_trainer.training.gradients import predict
 
-        images = to_input(resized(pixels, self._input_size), self._input_range)
+        images = to_input(resized(pixels, self.input_size), self._input_range)
         return predict(self._model, images, BATCH).astype(np.float32, copy=False)
 
     def close(self) -> None:
@@ -94,6 +96,7 @@ class TFLiteTeacher:
         self._backbone = backbone
         self.name, self.kind, self.size = name, kind, backbone.space.size
         self.classes: tuple[str, ...] = ()
+        self.input_size = backbone.input_size
         self.id = _hash_of(kind, backbone.space.id)
 
     def targets(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -119,6 +122,7 @@ class Ensemble:
         self._members = tuple(members)
         self.kind, self.name = members[0].kind, " + ".join(member.name for member in members)
         self.size = members[0].size if self.kind is Kind.LOGITS else sum(member.size for member in members)
+        self.input_size = max(member.input_size for member in members)
         self.classes = next((member.classes for member in members if member.classes), ())
         self.id = _hash_of(self.kind, *(member.id for member in members))
 

@@ -1,7 +1,7 @@
 """The loop around the step: goes on where it stopped, saves as it goes, ends well on Ctrl-C.
 
 State after a stop and a new start is that of the uninterrupted run, bit for bit: batches are functions of the
-step, and the optimizer's variables, its step and its average of the weights among them, are in the checkpoint.
+step, and the optimizer's variables are in the checkpoint, its step and its average of the weights among them.
 """
 
 from collections.abc import Callable, Mapping
