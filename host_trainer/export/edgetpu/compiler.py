@@ -5,6 +5,7 @@ compiler is x86-64 only, has its own terms, and comes from Google's Debian repos
 index.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import BinaryIO, NamedTuple
 
-from edge_cl.errors import EngineError
+from edge_cl.errors import EngineError, StoreError
 from edge_cl.vision.files import one_line
 
 NAME = "edgetpu_compiler"
@@ -75,20 +76,28 @@ def compile_model(data: bytes, timeout_s: float = TIMEOUT_S) -> Compilation:
 
     Raises:
         EngineError: no compiler here, it refused the file, took too long, crashed, or said nothing readable.
+        StoreError: no room for temporary files.
     """
     program = find_compiler()
     if program is None:
         raise EngineError(f"{NAME} is not on the PATH: {INSTALL_HINT}")
-    with TemporaryDirectory(prefix="edgetpu-") as folder:
-        source, out = Path(folder) / "model.tflite", Path(folder) / "out"
-        out.mkdir()
-        source.write_bytes(data)
-        said = _run([str(program), "-s", "-o", str(out), str(source)], Path(folder), timeout_s)
-        compiled, log = out / "model_edgetpu.tflite", out / "model_edgetpu.log"
-        report = read_log(said if ROW.search(said) else said + "\n" + _start_of(log))
-        if not compiled.is_file():
-            raise EngineError(f"{NAME} left no compiled file: {_complaint(said)}")
-        return Compilation(report, compiled.read_bytes())
+    try:
+        with TemporaryDirectory(prefix="edgetpu-") as folder:
+            return _compiled(program, data, Path(folder), timeout_s)
+    except OSError as error:
+        raise StoreError(f"no room to compile in ({one_line(error)}): free some space") from error
+
+
+def _compiled(program: Path, data: bytes, folder: Path, timeout_s: float) -> Compilation:
+    source, out = folder / "model.tflite", folder / "out"
+    out.mkdir()
+    source.write_bytes(data)
+    said = _run([str(program), "-s", "-o", str(out), str(source)], folder, timeout_s)
+    compiled, log = out / "model_edgetpu.tflite", out / "model_edgetpu.log"
+    report = read_log(said if ROW.search(said) else said + "\n" + _start_of(log))
+    if not compiled.is_file():
+        raise EngineError(f"{NAME} left no compiled file: {_complaint(said)}")
+    return Compilation(report, compiled.read_bytes())
 
 
 def read_log(text: str) -> Report:
@@ -143,11 +152,10 @@ def _wait(process: subprocess.Popen[bytes], timeout_s: float) -> int:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)  # its session: nothing else is in that group
-    except ProcessLookupError:
-        pass
-    process.wait(GRACE_S)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_S)
 
 
 def _start_of(path: Path) -> str:
