@@ -118,7 +118,7 @@ def open_network(name: str, weights: str, seed: int) -> Network:
         found = load_network(path)
         return found._replace(model=backbone_of(found.model), classes=())
     if path.suffix == ".tflite":
-        from host_trainer.backbones.tflite import read_tflite
+        from host_trainer.backbones.tflite.rebuild import read_tflite
 
         _only_random(weights, name)
         return read_tflite(path)
