@@ -35,6 +35,10 @@ DEFAULT_WEIGHTS = 0  # of FullyConnectedOptionsWeightsFormat in schema.fbs
 RESIZE_MAPPED_FACTOR, RESIZE_REFUSED_FACTOR = 2.0, 15.5
 RESIZE_MAPPED_BYTES, RESIZE_REFUSED_BYTES = 128 * 128 * 32, 513 * 513 * 19
 
+# The largest in a compiled file; the compiler gives up on "large activation tensors", somewhere beyond.
+MAPPED_VALUES = 361 * 641 * 48
+RESHAPE_MAPPED_VALUES = 48 * 48
+
 REMEDIES = {
     "ARG_MAX": "let the model return the scores, and take the largest on the host",
     "CAST": "feed the model 8-bit values: export with int8 or uint8 input",
@@ -79,13 +83,13 @@ class Rule(NamedTuple):
         newest: highest version of the operation that the compiler takes.
         is_compiled: seen inside a compiled file, rather than documented only.
         check: its own constraint, None where it has none.
-        doubt: the documented limit that cannot be decided from the file; empty where there is none.
+        doubt: says what about an operation lies beyond what is known to map; None where nothing does.
     """
 
     newest: int
     is_compiled: bool
     check: Check | None = None
-    doubt: str = ""
+    doubt: Callable[[Graph, Operation], str] | None = None
 
 
 def refusal(graph: Graph, operation: Operation) -> Refusal | None:
@@ -104,13 +108,13 @@ def refusal(graph: Graph, operation: Operation) -> Refusal | None:
 def doubt(graph: Graph, operation: Operation) -> str:
     """Return what makes "it maps" less than certain for an operation not refused; empty if nothing."""
     rule = RULES[operation.name]
-    if operation.name.startswith("RESIZE_"):
-        return _resize_doubt(graph, operation)
-    if operation.name == "FULLY_CONNECTED" and any(t.scales > 1 for t in graph.inputs_of(operation)):
-        return "dense weights with a scale for each channel were not seen in a compiled file: use one scale"
-    if rule.doubt:
-        return rule.doubt
-    return "" if rule.is_compiled else "documented as supported; not seen in a compiled file"
+    own = rule.doubt(graph, operation) if rule.doubt else ""
+    if own or not rule.is_compiled:
+        return own or "documented as supported; not seen in a compiled file"
+    largest = max((prod(tensor.shape) for tensor in graph.outputs_of(operation)), default=0)
+    if largest > MAPPED_VALUES:
+        return f"{largest} values in one tensor are more than was seen mapped"
+    return ""
 
 
 def _unknown(operation: Operation) -> Refusal:
@@ -241,7 +245,7 @@ def _resize(graph: Graph, operation: Operation) -> Refusal | None:
 def _resize_doubt(graph: Graph, operation: Operation) -> str:
     factor, size_bytes = _resizing(graph, operation)
     if factor <= RESIZE_MAPPED_FACTOR and size_bytes <= RESIZE_MAPPED_BYTES:
-        return "" if RULES[operation.name].is_compiled else "documented as supported, up to an unknown size"
+        return ""
     return f"resizing {factor:.1f} times to {size_bytes} values lies beyond what was seen mapped"
 
 
@@ -308,17 +312,36 @@ def _shown(shape: tuple[int, ...]) -> str:
     return "(" + ", ".join(str(size) for size in shape) + ")"
 
 
-TRANSPOSE_DOUBT = "some orders are not mapped; which ones is not documented"
+def _dense_doubt(graph: Graph, operation: Operation) -> str:
+    if all(tensor.scales <= 1 for tensor in graph.inputs_of(operation)):
+        return ""
+    return "dense weights with a scale for each channel were not seen in a compiled file: use one scale"
+
+
+def _groups_doubt(graph: Graph, operation: Operation) -> str:
+    channels = {tensor.shape[-1:] for tensor in graph.inputs_of(operation)[:2]}
+    return "grouped convolution was not seen in a compiled file" if len(channels) > 1 else ""
+
+
+def _reshape_doubt(graph: Graph, operation: Operation) -> str:
+    """Documented: "certain reshapes might not be mapped for large tensor sizes"; no number is given."""
+    size = max((prod(tensor.shape) for tensor in graph.outputs_of(operation)), default=0)
+    return f"reshaping {size} values lies beyond what was seen mapped" if size > RESHAPE_MAPPED_VALUES else ""
+
+
+def _transpose_doubt(graph: Graph, operation: Operation) -> str:
+    return "some orders are not mapped; which ones is not documented"
+
 
 # Versions: the newest seen in a compiled pair, else the one that int8 needs.
 RULES = {
     "ADD": Rule(2, True),
     "AVERAGE_POOL_2D": Rule(2, True, _no_activation),
     "CONCATENATION": Rule(2, True, _concatenation),
-    "CONV_2D": Rule(3, True, _convolution),
+    "CONV_2D": Rule(3, True, _convolution, _groups_doubt),
     "DEPTHWISE_CONV_2D": Rule(3, True, _convolution),
     "EXPAND_DIMS": Rule(1, False),
-    "FULLY_CONNECTED": Rule(4, True, _fully_connected),
+    "FULLY_CONNECTED": Rule(4, True, _fully_connected, _dense_doubt),
     "L2_NORMALIZATION": Rule(2, False),
     "LOGISTIC": Rule(2, True),
     "MAXIMUM": Rule(2, False),
@@ -335,9 +358,9 @@ RULES = {
     "RELU": Rule(2, False),
     "RELU6": Rule(2, False),
     "RELU_N1_TO_1": Rule(2, False),
-    "RESHAPE": Rule(1, True),
-    "RESIZE_BILINEAR": Rule(3, True, _resize),
-    "RESIZE_NEAREST_NEIGHBOR": Rule(3, False, _resize),
+    "RESHAPE": Rule(1, True, None, _reshape_doubt),
+    "RESIZE_BILINEAR": Rule(3, True, _resize, _resize_doubt),
+    "RESIZE_NEAREST_NEIGHBOR": Rule(3, False, _resize, _resize_doubt),
     "RSQRT": Rule(2, False),
     "SLICE": Rule(2, False),
     "SOFTMAX": Rule(2, True, _softmax),
@@ -350,7 +373,7 @@ RULES = {
     "SUM": Rule(2, False, _reduction),
     "TANH": Rule(2, False),
     "TILE": Rule(1, True),  # not in Coral's list, but inside its compiled DeepLab
-    "TRANSPOSE": Rule(2, False, None, TRANSPOSE_DOUBT),
+    "TRANSPOSE": Rule(2, False, None, _transpose_doubt),
     "TRANSPOSE_CONV": Rule(3, False, _transposed),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": Rule(1, True),
 }

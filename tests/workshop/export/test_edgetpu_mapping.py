@@ -172,6 +172,27 @@ def test_what_keeps_the_constraints_is_not_refused(graph: Graph) -> None:
     assert place(graph).maps_fully
 
 
+GUESSES = {
+    "resizing beyond what was seen": world(
+        "RESIZE_BILINEAR", MAP, int32(32, 32), output=tensor((1, 32, 32, 16))
+    ),
+    "a large reshape": world("RESHAPE", tensor((1, 64, 64, 4)), int32(1, 16384), output=tensor((1, 16384))),
+    "a huge map": world("ADD", MAP, MAP, output=tensor((1, 2000, 2000, 4))),
+    "dense weights with many scales": world(
+        "FULLY_CONNECTED", VECTOR, weights(4, 16)._replace(scales=4), output=tensor((1, 4))
+    ),
+    "a grouped convolution": world("CONV_2D", MAP, weights(16, 3, 3, 4), output=MAP),
+    "documented only": world("TRANSPOSE_CONV", int32(1), weights(4, 3, 3, 16), MAP, output=MAP),
+}
+
+
+@pytest.mark.parametrize("graph", GUESSES.values(), ids=GUESSES)
+def test_a_guess_is_called_one(graph: Graph) -> None:
+    (placement,) = place(graph).placements
+    assert placement.on_edgetpu
+    assert placement.doubt
+
+
 def test_every_documented_operation_has_a_rule() -> None:
     assert len(RULES) == 41
 
@@ -368,6 +389,30 @@ def read_all(data: bytes) -> None:
     graph = read_graph(data)
     if graph.is_compiled:
         read_compiled(graph)
+    estimate(graph, place(graph))
+
+
+odd_tensors = st.builds(
+    lambda shape, dtype, values, scales: tensor(shape, dtype, values, scales=scales),
+    st.lists(st.integers(-1, 9), max_size=6).map(tuple),
+    st.sampled_from(["int8", "uint8", "int32", "float32", "int64"]),
+    st.none() | st.lists(st.integers(0, 255), max_size=12).map(lambda v: np.array(v, np.uint8)),
+    st.integers(0, 3),
+)
+odd_options = st.dictionaries(
+    st.sampled_from(["axis", "fusedActivationFunction", "dilationWFactor", "newAxisMask"]),
+    st.integers(-9, 9),
+)
+
+
+@given(
+    st.sampled_from([*RULES, "EXP"]), st.lists(odd_tensors, max_size=5), odd_tensors, odd_options,
+    st.integers(0, 3),
+)  # fmt: skip
+def test_no_shape_of_an_operation_crashes_a_rule(
+    name: str, inputs: list[Tensor], output: Tensor, options: dict[str, int], version: int
+) -> None:
+    graph = world(name, *inputs, output=output, version=version, **options)
     estimate(graph, place(graph))
 
 
