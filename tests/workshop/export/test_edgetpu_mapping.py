@@ -330,7 +330,6 @@ def our_int8(tiny: Any, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return exported(tiny, tmp_path_factory.mktemp("int8"), batch=1)
 
 
-@pytest.mark.filterwarnings("ignore")  # TensorFlow's converter announces its own retirement
 def test_our_own_int8_export_maps_fully(our_int8: bytes) -> None:
     graph = read_graph(our_int8)
     verdict = place(graph)
@@ -341,7 +340,6 @@ def test_our_own_int8_export_maps_fully(our_int8: bytes) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("text", ["separable:0.25/32", "mobilenetv1:0.25/64", "mobilenetv2:0.35/64"])
 def test_every_family_of_ours_maps_fully_with_a_head_too(text: str, tmp_path: Path) -> None:
     from host_trainer.backbones.networks import build, parse_spec, with_head
@@ -350,14 +348,12 @@ def test_every_family_of_ours_maps_fully_with_a_head_too(text: str, tmp_path: Pa
     assert place(read_graph(exported(network, tmp_path, batch=1))).maps_fully
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_an_open_batch_is_flagged(tiny: Any, tmp_path: Path) -> None:
     verdict = place(read_graph(exported(tiny, tmp_path, batch=None)))
     assert "fixed sizes" in [fault.constraint for fault in verdict.faults]
     assert "batch of 1" in verdict.faults[0].remedy
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_float_export_is_flagged(tiny: Any, tmp_path: Path) -> None:
     verdict = place(read_graph(exported(tiny, tmp_path, batch=1, is_float=True)))
     assert [fault.constraint for fault in verdict.faults] == ["quantised"]
@@ -422,7 +418,6 @@ def test_what_is_no_model_is_a_model_error(data: bytes) -> None:
         read_all(data)
 
 
-@pytest.mark.filterwarnings("ignore")
 @settings(max_examples=80, deadline=None)
 @given(data=st.data())
 def test_a_damaged_export_is_read_or_refused_but_never_crashes(our_int8: bytes, data: st.DataObject) -> None:
