@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from edge_cl.errors import EngineError
 from edge_cl.vision.files import shown
 from host_trainer.commands.terminal import AsJson, print_json
-from host_trainer.export.edgetpu.compiler import Report, compile_model
+from host_trainer.export.edgetpu.compiler import Report, compile_model, find_compiler
 from host_trainer.export.edgetpu.constraints import Refusal
 from host_trainer.export.edgetpu.executable import Compiled, read_compiled
 from host_trainer.export.edgetpu.graph import load_model, read_graph
@@ -39,12 +40,21 @@ def check_edgetpu(file: File, compile_too: WithCompiler = False, as_json: AsJson
         return
     verdict = place(graph)
     cache = estimate(graph, verdict)
-    report = compile_model(data).report if compile_too else None
+    said = _compiler_says(data) if compile_too else None
     if as_json:
-        print_json(_result(name, verdict, cache, report))
+        print_json(_result(name, verdict, cache, said))
     else:
-        _tell(Console(), name, verdict, cache, report)
-    raise typer.Exit(0 if verdict.maps_fully else 1)
+        _tell(Console(), name, verdict, cache, said)
+    raise typer.Exit(0 if verdict.maps_fully and not isinstance(said, str) else 1)
+
+
+def _compiler_says(data: bytes) -> Report | str:
+    """Return the compiler's report, or why it made none; having no compiler is an error."""
+    find_compiler()
+    try:
+        return compile_model(data).report
+    except EngineError as error:
+        return str(error)
 
 
 def _tell_compiled(name: str, compiled: Compiled, as_json: bool) -> None:
@@ -66,11 +76,11 @@ def _compiled_words(name: str, compiled: Compiled) -> list[str]:
     ]
 
 
-def _tell(console: Console, name: str, verdict: Verdict, cache: Cache, report: Report | None) -> None:
+def _tell(console: Console, name: str, verdict: Verdict, cache: Cache, said: Report | str | None) -> None:
     console.print(_table(name, verdict, cache))
     _say(console, [*_verdict_words(verdict), *_doubt_words(verdict), *_cache_words(cache)])
-    if report is not None:
-        _say(console, _report_words(verdict, report))
+    if said is not None:
+        _say(console, [said] if isinstance(said, str) else _report_words(verdict, said))
 
 
 def _say(console: Console, lines: list[str]) -> None:
@@ -177,7 +187,7 @@ def _size(size_bytes: int) -> str:
     return f"{size_bytes / KIB**2:.2f} MiB" if size_bytes >= KIB**2 else f"{size_bytes / KIB:.1f} KiB"
 
 
-def _result(name: str, verdict: Verdict, cache: Cache, report: Report | None) -> dict[str, Any]:
+def _result(name: str, verdict: Verdict, cache: Cache, said: Report | str | None) -> dict[str, Any]:
     stop = verdict.stop
     return {
         "file": name,
@@ -191,7 +201,7 @@ def _result(name: str, verdict: Verdict, cache: Cache, report: Report | None) ->
             "bytes": cache.total_bytes, "stay_on_chip": cache.answer,
             "streamed_at_least": cache.streamed_at_least, "streamed_at_most": cache.streamed_at_most,
         },
-        "compiler": _report(verdict, report) if report else None,
+        "compiler": _report(verdict, said),
     }  # fmt: skip
 
 
@@ -210,6 +220,8 @@ def _operation(placement: Placement, cache: Cache) -> dict[str, Any]:
     }
 
 
-def _report(verdict: Verdict, report: Report) -> dict[str, Any]:
+def _report(verdict: Verdict, report: Report | str | None) -> dict[str, Any] | None:
+    if report is None or isinstance(report, str):
+        return None if report is None else {"error": report}
     rows = [{"name": n, "status": s, "count": c} for (n, s), c in sorted(report.rows.items())]
     return {**report._asdict(), "rows": rows, "as_foreseen": report.rows == verdict.rows}

@@ -65,10 +65,16 @@ class Compilation(NamedTuple):
     model: bytes
 
 
-def find_compiler() -> Path | None:
-    """Return the compiler on the PATH, None where there is none."""
+def find_compiler() -> Path:
+    """Return the compiler on the PATH.
+
+    Raises:
+        EngineError: there is none.
+    """
     found = shutil.which(NAME)
-    return Path(found) if found else None
+    if found is None:
+        raise EngineError(f"{NAME} is not on the PATH: {INSTALL_HINT}")
+    return Path(found)
 
 
 def compile_model(data: bytes, timeout_s: float = TIMEOUT_S) -> Compilation:
@@ -79,8 +85,6 @@ def compile_model(data: bytes, timeout_s: float = TIMEOUT_S) -> Compilation:
         StoreError: no room for temporary files.
     """
     program = find_compiler()
-    if program is None:
-        raise EngineError(f"{NAME} is not on the PATH: {INSTALL_HINT}")
     try:
         with TemporaryDirectory(prefix="edgetpu-") as folder:
             return _compiled(program, data, Path(folder), timeout_s)

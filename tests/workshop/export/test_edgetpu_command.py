@@ -81,6 +81,16 @@ def test_the_compilers_own_word_is_shown_beside_ours(models_dir: Path, tmp_path:
     assert "as foreseen" in check(models_dir / f"{EXTRACTOR}.tflite", "--compile", PATH=path).stdout
 
 
+def test_a_compiler_that_refuses_is_heard_beside_our_own_reason(models_dir: Path, tmp_path: Path) -> None:
+    program = tmp_path / "edgetpu_compiler"
+    program.write_text("#!/bin/sh\necho Edge TPU Compiler version 15.0\necho Model not quantized\nexit 1\n")
+    program.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    said = report(models_dir / "mlperf_tiny/vww_96_float.tflite", "--compile", PATH=path)
+    assert said["faults"]
+    assert "Model not quantized" in said["compiler"]["error"]
+
+
 def test_without_the_compiler_compile_is_one_line_and_1(models_dir: Path, tmp_path: Path) -> None:
     done = check(models_dir / f"{EXTRACTOR}.tflite", "--compile", PATH=str(tmp_path))
     assert (done.returncode, done.stdout) == (1, "")
