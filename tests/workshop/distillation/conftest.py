@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -34,3 +34,33 @@ def cifar(data_dir: Path) -> Cifar:
 def resnet8(models_dir: Path) -> Path:
     """MLPerf Tiny's int8 classifier of CIFAR-10."""
     return models_dir / "mlperf_tiny" / "pretrainedResnet_quant.tflite"
+
+
+@pytest.fixture(scope="session")
+def cifar_folder(cifar: Cifar, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder of three classes: nine pictures each to learn from, three to ask about."""
+    root = tmp_path_factory.mktemp("cifar")
+    for label in (0, 1, 8):
+        for number, picture in enumerate(cifar.pixels[cifar.labels == label]):
+            place = root / ("train" if number < 9 else "test") / cifar.classes[label]
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(place / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a backbone of one convolution: real, and compiled in a second."""
+    keras = pytest.importorskip("keras", reason="networks are made by Keras")
+    from host_trainer.backbones.networks import initialise
+    from host_trainer.checkpoints import save_network
+    from host_trainer.network import Network
+
+    image = keras.Input((16, 16, 3), name="image")
+    maps: Any = keras.layers.Conv2D(8, 3, strides=4, use_bias=False, name="stem")(image)
+    maps = keras.layers.ReLU(6.0, name="relu")(keras.layers.BatchNormalization(name="norm")(maps))
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D(name="feature")(maps), name="tiny")
+    initialise(model, 0)
+    folder = tmp_path_factory.mktemp("tiny") / "network"
+    save_network(folder, Network(model, name="tiny"))
+    return folder
