@@ -1,0 +1,1 @@
+"""Makes a network smaller: prunes weights and channels, shares weights, splits convolutions."""
