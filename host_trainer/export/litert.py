@@ -123,8 +123,9 @@ def _converter(folder: Path, scheme: Scheme) -> Any:
         converter.optimizations = [tensorflow.lite.Optimize.DEFAULT]
     if scheme is Scheme.FLOAT16:
         converter.target_spec.supported_types = [tensorflow.float16]
-    if scheme in (Scheme.PTQ, Scheme.QAT):
+    if scheme is Scheme.PTQ:  # with ranges in the graph, the converter would still ask for pictures
         converter.target_spec.supported_ops = [tensorflow.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    if scheme in (Scheme.PTQ, Scheme.QAT):
         converter.inference_input_type = converter.inference_output_type = tensorflow.int8
     return converter
 
