@@ -70,6 +70,11 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def remove_folder(path: Path) -> None:
+    """Remove a folder and all it holds, as far as that can be done."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def _take_name(part: Path, final: Path) -> None:
     """Rename; an old folder steps aside first and goes when the new one stands."""
     old = final.with_name(f"{PART}old-{final.name}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_cl.errors import MismatchError, ModelError, ProtocolError
 from edge_cl.wire.tensors import Limits, pack, unpack
-from host_trainer.artefacts import staged_folder
+from host_trainer.artefacts import staged_folder, write_file
 from host_trainer.network import Network, check_image_network
 
 VERSION = 1
@@ -56,6 +56,16 @@ def save_network(folder: Path, network: Network, training: Training | None = Non
             (part / TRAINING_TENSORS).write_bytes(
                 pack({**_under("optimizer", training.optimizer), **_under("state", training.state)})
             )
+
+
+def add_network(folder: Path, network: Network) -> None:
+    """Write a network into a folder that holds other things; `network.json`, the last, says that it is whole.
+
+    Raises:
+        StoreError: no space, no permission.
+    """
+    write_file(folder / WEIGHTS, pack(weights_of(network.model)))
+    write_file(folder / NETWORK, json.dumps(_described(network), indent=1).encode("utf-8"))
 
 
 def load_network(folder: Path) -> Network:

@@ -46,6 +46,8 @@ class Augmentation:
         self, images: NDArray[np.uint8], targets: np.ndarray, step: int
     ) -> tuple[NDArray[np.float32], np.ndarray]:
         """Return (B, H, W, 3) uint8 as changed float32 values in 0..255, and the targets to go with them."""
+        if not self.names:
+            return np.asarray(images, np.float32), targets
         import keras
 
         values: Any = np.asarray(images, np.float32) / 255

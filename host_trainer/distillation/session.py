@@ -24,7 +24,7 @@ from host_trainer.distillation.losses import (
     logit_objective,
 )
 from host_trainer.distillation.projection import with_projection
-from host_trainer.distillation.standard import Standard, standardise
+from host_trainer.distillation.standard import standardised
 from host_trainer.distillation.targets import Targets, open_targets
 from host_trainer.distillation.teachers import Kind, Teacher, check_classes, open_teacher
 from host_trainer.network import Network, to_input
@@ -75,24 +75,15 @@ class Options:
 
 
 class Lesson(NamedTuple):
-    """Pictures of one part with what the teacher says of each view.
+    """Pictures of one part with what a student is to say of each view.
 
     Attributes:
         pixels: (N, V, H, W, 3) at the student's size.
-        answers: (N, V, C or D) float16, mapped from a file.
-        standard: how answers become targets; None where they are targets as they are.
+        targets: (N, V, C or D) float16.
     """
 
     pixels: Pixels
-    answers: NDArray[np.float16]
-    standard: Standard | None
-
-    def view(self, picture: int, number: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], int]:
-        """Return pixels (H, W, 3), target (C or D,) and label of one view; -1 is no label."""
-        target = self.answers[picture, number].astype(np.float32)
-        if self.standard is not None:
-            target = self.standard.targets(target[None])[0]
-        return self.pixels.values[picture, number], target, int(self.pixels.pictures.labels[picture])
+    targets: NDArray[np.float16]
 
 
 class Lessons(NamedTuple):
@@ -115,25 +106,28 @@ class Lessons(NamedTuple):
     @property
     def total(self) -> int:
         """How many views there are."""
-        return sum(part.answers.shape[0] * part.answers.shape[1] for part in self.parts)
+        return sum(part.targets.shape[0] * part.targets.shape[1] for part in self.parts)
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
         """Return images (B, H, W, 3), labels (B,), -1 where there is none, and targets (B, C or D)."""
-        found = [self._view(int(place)) for place in batch_indices(self.total, self.batch, step, self.seed)]
-        images, targets = self.augmentation(
-            np.stack([pixels for pixels, _, _ in found]), np.stack([target for _, target, _ in found]), step
-        )
+        chosen = batch_indices(self.total, self.batch, step, self.seed)
+        places = [self._place(int(place)) for place in chosen]
+        pixels = np.stack([part.pixels.values[picture, view] for part, picture, view in places])
+        targets = np.stack([part.targets[picture, view] for part, picture, view in places])
+        labels = [part.pixels.pictures.labels[picture] for part, picture, _ in places]
+        images, wanted = self.augmentation(pixels, targets.astype(np.float32), step)
         return {
             IMAGES: to_input(images, self.network.input_range),
-            LABELS: np.array([label for _, _, label in found], np.int32),
-            TARGETS: targets,
+            LABELS: np.array(labels, np.int32),
+            TARGETS: wanted,
         }
 
-    def _view(self, place: int) -> tuple[NDArray[np.uint8], NDArray[np.float32], int]:
+    def _place(self, place: int) -> tuple[Lesson, int, int]:
+        """Return part, picture and view of one of all views."""
         for part in self.parts:
-            count, views = part.answers.shape[:2]
+            count, views = part.targets.shape[:2]
             if place < count * views:
-                return part.view(*divmod(place, views))
+                return part, *divmod(place, views)
             place -= count * views
         raise IndexError(place)
 
@@ -242,7 +236,7 @@ def _lesson(
     targets = open_targets(teacher, seen, seen.key, cache / ANSWERS)
     _ask(targets, open_meter)
     answers = targets.all()
-    return Lesson(pixels, answers, standardise(answers) if teacher.kind is Kind.FEATURES else None)
+    return Lesson(pixels, standardised(answers) if teacher.kind is Kind.FEATURES else answers)
 
 
 def _ask(targets: Targets, open_meter: OpenMeter) -> None:
@@ -279,7 +273,7 @@ def _facts(options: Options, teacher: Teacher, parts: Sequence[Lesson]) -> dict[
         "teacher": teacher.name,
         "teacher_id": teacher.id,
         "match": options.match.value,
-        "views": [part.answers.shape[1] for part in parts],
+        "views": [part.targets.shape[1] for part in parts],
         "pictures": [len(part.pixels.values) for part in parts],
         "augment": list(options.augment),
         "temperature": options.temperature,

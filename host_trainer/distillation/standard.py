@@ -44,3 +44,12 @@ def standardise(answers: NDArray[np.floating]) -> Standard:
         rows
     )
     return Standard(np.asarray(mean, np.float32), np.sqrt(spread).astype(np.float32))
+
+
+def standardised(answers: NDArray[np.floating]) -> NDArray[np.float16]:
+    """Return a collection's answers (N, V, D) as targets by its own standard, in chunks."""
+    standard, rows = standardise(answers), answers.reshape(-1, answers.shape[-1])
+    made = np.empty(rows.shape, np.float16)
+    for at in range(0, len(rows), CHUNK):
+        made[at : at + CHUNK] = standard.targets(rows[at : at + CHUNK])
+    return made.reshape(answers.shape)

@@ -11,8 +11,8 @@ from edge_cl.errors import EngineError
 class Events:
     """Scalars by step; a no-op without a writer."""
 
-    def __init__(self, writer: Any = None) -> None:
-        self._writer = writer
+    def __init__(self, writer: Any = None, metadata: Any = None) -> None:
+        self._writer, self._metadata = writer, metadata
 
     def write(self, step: int, told: Mapping[str, float]) -> None:
         """Add the scalars of one step."""
@@ -22,7 +22,7 @@ class Events:
 
         with self._writer.as_default():
             for name, value in told.items():
-                tf.summary.scalar(name, value, step=step)
+                tf.summary.write(name, tf.constant(value, tf.float32), step=step, metadata=self._metadata)
 
 
 @contextmanager
@@ -43,6 +43,14 @@ def events(folder: Path | None) -> Iterator[Events]:
         ) from error
     writer = tf.summary.create_file_writer(str(folder))
     try:
-        yield Events(writer)
+        yield Events(writer, _scalar_metadata())
     finally:
         writer.close()
+
+
+def _scalar_metadata() -> Any:
+    """Return what marks a value as a scalar; `tf.summary.scalar` would ask for TensorBoard itself."""
+    import tensorflow as tf
+
+    plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+    return tf.compat.v1.SummaryMetadata(plugin_data=plugin, data_class=1)  # DATA_CLASS_SCALAR

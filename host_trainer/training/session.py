@@ -1,6 +1,5 @@
 """Runs one training from options to a saved network: the shell around data, network, trainer and disk."""
 
-import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -8,10 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edge_cl.errors import ConfigError, MismatchError
-from host_trainer.artefacts import make_folder
+from host_trainer.artefacts import make_folder, remove_folder
 from host_trainer.backbones.networks import backbone_of, build, parse_spec, with_head
 from host_trainer.backbones.weights import RANDOM, load_weights
-from host_trainer.checkpoints import NETWORK, WEIGHTS, load_network, load_training, save_network
+from host_trainer.checkpoints import NETWORK, add_network, load_network, load_training
 from host_trainer.datasets.augmentation import Augmentation
 from host_trainer.datasets.batches import steps_of
 from host_trainer.datasets.folders import Pictures, read_folder
@@ -184,13 +183,8 @@ def run_job(
 
 def finish(network: Network, out: Path, origin: dict[str, Any]) -> None:
     """Save the result beside what is left of the training, then remove that."""
-    result = network._replace(origin={**network.origin, **origin})
-    whole = out.with_name(f".whole-{out.name}")
-    save_network(whole, result)
-    for name in (WEIGHTS, NETWORK):  # the second says that the first is whole
-        (whole / name).replace(out / name)
-    whole.rmdir()
-    shutil.rmtree(out / RUNNING, ignore_errors=True)
+    add_network(out, network._replace(origin={**network.origin, **origin}))
+    remove_folder(out / RUNNING)
 
 
 def _tested(network: Network, test: Pictures, cache: Path, open_meter: OpenMeter, say: Say) -> dict[str, Any]:
