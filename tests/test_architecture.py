@@ -64,12 +64,20 @@ HOST_DISK = (
 )
 # What touches the world, and who may; reasons for what design.md does not list are in docs/adr/0005.
 WORLD = {
-    "clock": ("edge_cl.cli", "edge_cl.commands", "edge_cl.device.agent", "host_trainer.cli", "host_trainer.commands"),
+    "clock": (
+        "edge_cl.cli",
+        "edge_cl.commands",
+        "edge_cl.device.agent",
+        "host_trainer.cli",
+        "host_trainer.commands",
+        "host_trainer.export.cost",
+    ),
     "disk": (
         "edge_cl.config",
         "edge_cl.memory",
         "edge_cl.device.install",
         "edge_cl.device.archive",
+        f"{ENGINES}.tensorrt_worker",  # engines built on the board, in a folder handed in
         *HOST_DISK,
     ),
     "scratch": (

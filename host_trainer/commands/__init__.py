@@ -8,6 +8,7 @@ from edge_cl import __version__
 from host_trainer.commands.check_edgetpu import check_edgetpu
 from host_trainer.commands.distill import distill
 from host_trainer.commands.doctor import doctor
+from host_trainer.commands.export import export
 from host_trainer.commands.train import train
 
 app = typer.Typer(
@@ -38,5 +39,6 @@ def _options(
 
 app.command("train")(train)
 app.command("distill")(distill)
+app.command("export")(export)
 app.command("check-edgetpu")(check_edgetpu)
 app.command("doctor")(doctor)

@@ -14,6 +14,8 @@ from host_trainer.network import to_input
 from host_trainer.quantisation import qat
 from host_trainer.training.gradients import open_stepper, predict
 
+RISING = 10  # one step in so many brings the rate up
+
 Watch = Callable[[int, float], None]  # (steps done, loss)
 
 
@@ -23,7 +25,7 @@ class Tuning:
 
     steps: int = 300  # some ten rounds through a thousand pictures
     batch: int = 32  # pictures
-    rate: float = 2e-4  # of Adam; falls to zero along half a cosine
+    rate: float = 2e-4  # of Adam; rises along a line, falls along half a cosine
     calibration: int = 256  # pictures that set the ranges before the first step
     seed: int = 0  # decides the order of the pictures
 
@@ -49,14 +51,26 @@ def tuned(
         return wrapped
     wanted = _features(folded, pixels, input_range)
     # Adam divides by a gradient's size: the loss's scale does not matter, a relative one is for the eye.
-    schedule = keras.optimizers.schedules.CosineDecay(tuning.rate, tuning.steps)
-    stepper = open_stepper(wrapped, keras.optimizers.Adam(schedule), _loss(wanted))
+    stepper = open_stepper(wrapped, keras.optimizers.Adam(_schedule(tuning)), _loss(wanted))
     for step in range(tuning.steps):
         places = _places(len(pixels), tuning, step)
         batch = {"images": to_input(pixels[places], input_range), "wanted": wanted[places]}
         watch(step + 1, stepper.step(batch)["loss"])
     stepper.settle()
     return wrapped
+
+
+def _schedule(tuning: Tuning) -> Any:
+    """Return the rate of each step: up a line, as Adam does not know its scale yet, then down a cosine."""
+    import keras
+
+    rising = tuning.steps // RISING
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if rising else tuning.rate,
+        tuning.steps - rising,
+        warmup_target=tuning.rate if rising else None,
+        warmup_steps=rising,
+    )
 
 
 def _loss(wanted: NDArray[np.float32]) -> Callable[[Any, Any], tuple[Any, dict[str, Any]]]:
