@@ -6,6 +6,7 @@ from typing import Any
 
 from edge_cl.commands.terminal import add_engine_options, listed, megabytes, percent, printable
 from edge_cl.config import POLICIES
+from edge_cl.device import shipped
 
 
 def add_parser(subparsers: Any) -> None:
@@ -13,7 +14,14 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("backbone", help="choose the network that looks at the pictures")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     add = actions.add_parser("add", help="take a TFLite file; a classifier is cut at its embedding")
-    add.add_argument("file", type=Path, metavar="FILE", help="a .tflite image model (int8, uint8 or float)")
+    add.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help="a .tflite image model (int8, uint8 or float), or .onnx for TensorRT"
+        " (default: the small one that ships)",
+    )
     add_staging_options(add)
     add_engine_options(add)
     actions.add_parser("list", help="list the backbones in the state folder")
@@ -47,7 +55,7 @@ def add_backbone(args: argparse.Namespace) -> dict[str, Any]:
     settings = settings_of(args.state).with_engine(
         threads=args.threads, isolate=args.isolate, delegate=args.delegate
     )
-    return stage(args, args.file, settings.engine)
+    return stage(args, shipped.named_or_shipped(args.file), settings.engine)
 
 
 def stage(args: argparse.Namespace, file: Path, engine: Any) -> dict[str, Any]:
@@ -56,7 +64,8 @@ def stage(args: argparse.Namespace, file: Path, engine: Any) -> dict[str, Any]:
     from edge_cl.vision.preprocess import Resize
 
     asked = tuple(args.input_range) if args.input_range else None
-    options = StagingOptions(Resize(args.policy), asked, not args.no_mirror, args.as_is, tuple(args.images))
+    as_is = args.as_is or file == shipped.find()  # it ends in its feature: cutting would need LiteRT's schema
+    options = StagingOptions(Resize(args.policy), asked, not args.no_mirror, as_is, tuple(args.images))
     found = stage_backbone(args.state, file, options, engine)
     return {
         "action": "add",

@@ -16,7 +16,7 @@ from edge_cl.errors import ConfigError, ImageError, ModelError
 from edge_cl.evaluation.protocols import Samples
 from edge_cl.memory.cache import FeatureCache, FeatureKey
 from edge_cl.sample import label_key
-from edge_cl.vision.backbone import Backbone, open_backbone, read_model_file
+from edge_cl.vision.backbone import ONNX, Backbone, open_backbone, read_model_file
 from edge_cl.vision.extractor import cut_at_embedding
 from edge_cl.vision.frames import decode_image, image_hash, read_bytes
 from edge_cl.vision.preprocess import prepare, views
@@ -71,14 +71,20 @@ def read_data_set(folder: Path) -> DataSet:
 
 
 @contextlib.contextmanager
-def opened_at_embedding(path: Path, num_threads: int) -> Iterator[Backbone]:
-    """Open a backbone file; a classifier is cut at its embedding first, in memory.
+def opened_at_embedding(path: Path, num_threads: int, engines: Path | None = None) -> Iterator[Backbone]:
+    """Open a backbone file; a TFLite classifier is cut at its embedding first, in memory.
+
+    `engines` is the folder for what TensorRT builds from an ONNX file.
 
     Raises:
         ModelError: the file cannot serve.
         EngineError: no interpreter works here.
     """
-    read_model_file(path)  # its refusals are clearer than the parser's
+    format_of_file = read_model_file(path).format  # its refusals are clearer than the parser's
+    if format_of_file == ONNX:
+        with open_backbone(path, num_threads=num_threads, engine_cache=engines) as backbone:
+            yield backbone
+        return
     try:
         cut = cut_at_embedding(path.read_bytes())
     except ModelError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edge_cl.commands.terminal import Progress, fraction, listed, megabytes, percent, size_bytes, whole_number
 from edge_cl.config import MAX_THREADS, MAX_VIEWS
+from edge_cl.device import shipped
 from edge_cl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -36,7 +37,12 @@ def add_parser(subparsers: Any) -> None:
         description="Teach DIR/train/CLASS/* once, in tasks, and ask about DIR/test/CLASS/* after each."
         " No state folder is touched.",
     )
-    parser.add_argument("--backbone", type=Path, required=True, metavar="FILE", help="a .tflite image model")
+    parser.add_argument(
+        "--backbone",
+        type=Path,
+        metavar="FILE",
+        help="a .tflite or .onnx image model (default: the small one that ships)",
+    )
     parser.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="holds train/CLASS/ and test/CLASS/"
     )
@@ -111,9 +117,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from edge_cl.evaluation.protocols import PROTOCOLS, wrong_labels
     from edge_cl.memory.cache import FeatureCache
 
+    file = shipped.named_or_shipped(args.backbone)
     data = dataset.read_data_set(args.data)
     with (
-        dataset.opened_at_embedding(args.backbone, args.threads) as backbone,
+        dataset.opened_at_embedding(file, args.threads, args.cache.parent / "engines") as backbone,
         FeatureCache(args.cache) as cache,
     ):
         space, kernels = backbone.space, backbone.kernels
@@ -129,7 +136,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     taught = train.samples._replace(labels=noise.labels)
     learner, trial = _try(args, space, plan, taught, test.samples)
     return {
-        **_settings(args, space, kernels, train.samples, test.samples),
+        **_settings(args, file.name, space, kernels, train.samples, test.samples),
         **_figures(learner, trial, embed_ms),
         **_audit(learner, trial, noise, args),
         "flash_bytes_written": _flash_bytes(args, space, learner, trial, taught),
@@ -200,7 +207,12 @@ def base_scores(learner: Any) -> Any:
 
 
 def _settings(
-    args: argparse.Namespace, space: "FeatureSpace", kernels: str, train: "Samples", test: "Samples"
+    args: argparse.Namespace,
+    backbone: str,
+    space: "FeatureSpace",
+    kernels: str,
+    train: "Samples",
+    test: "Samples",
 ) -> dict[str, Any]:
     return {
         "learner": args.learner,
@@ -216,7 +228,7 @@ def _settings(
         "update_size": args.update_size,
         "buffer_bytes": args.buffer_bytes,
         "threads": args.threads,
-        "backbone": {"file": args.backbone.name, "space": space.id, "kernels": kernels},
+        "backbone": {"file": backbone, "space": space.id, "kernels": kernels},
         "classes": len(set(train.labels)),
         "train_pictures": len(train.labels),
         "test_pictures": len(test.labels),

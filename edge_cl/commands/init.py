@@ -15,6 +15,7 @@ from edge_cl.config import (
     read_settings,
     write_settings,
 )
+from edge_cl.device import shipped
 from edge_cl.errors import ConfigError
 
 MAX_SEED = 2**63 - 1
@@ -25,7 +26,10 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser("init", help="make a learner (a state folder)")
     parser.add_argument(
-        "--backbone", type=Path, metavar="FILE", help="a .tflite image model; can be added later"
+        "--backbone",
+        type=Path,
+        metavar="FILE",
+        help="a .tflite or .onnx image model (default: the small one that ships)",
     )
     group = parser.add_argument_group("learner (fixed for its life)")
     group.add_argument("--views", type=whole_number(1, MAX_VIEWS), metavar="N",
@@ -61,9 +65,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         EngineSettings(args.threads or 1, bool(args.isolate), args.delegate or ""),
     )
     learner_config(settings)
-    backbone = stage(args, args.backbone, settings.engine) if args.backbone else None
+    file = args.backbone or shipped.find()
+    backbone = stage(args, file, settings.engine) if file else None
     write_settings(args.state, settings)
-    return {"state": str(args.state), "settings": str(args.state / SETTINGS), "backbone": backbone}
+    return {
+        "state": str(args.state),
+        "settings": str(args.state / SETTINGS),
+        "backbone": backbone,
+        "is_shipped": file is not None and args.backbone is None,
+    }
 
 
 def _refuse_taught(state: Path) -> None:
@@ -79,7 +89,7 @@ def _refuse_taught(state: Path) -> None:
 
 def _is_ours(state: Path) -> bool:
     """Tell whether all that lies there is from an `init` that did not finish."""
-    known = {"bundles", "checkpoints", "current.json", "lock"}
+    known = {"bundles", "checkpoints", "current.json", "engines", "lock"}
     return all(path.name in known or path.name.startswith(".part-") for path in state.iterdir())
 
 
@@ -104,4 +114,7 @@ def show(result: dict[str, Any]) -> str:
     lines = [f"a new learner lives in {printable(result['state'])}"]
     if result["backbone"] is None:
         return "\n".join([*lines, "next: `edge-cl backbone add FILE` with a .tflite image model"])
-    return "\n".join([*lines, *describe(result["backbone"]), "next: `edge-cl learn PHOTOS/`"])
+    lines += describe(result["backbone"])
+    if result["is_shipped"]:
+        lines.append("it ships with edge-cl; `edge-cl init --backbone FILE` takes another")
+    return "\n".join([*lines, "next: `edge-cl learn PHOTOS/`"])

@@ -27,7 +27,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="run the backbone in a child process, so that a crash of its engine is not the end",
     )
     group.add_argument(
-        "--delegate", metavar="NAME", help="edgetpu, edgetpu:usb, edgetpu:pci:0, or a delegate library's path"
+        "--delegate",
+        metavar="NAME",
+        help="edgetpu, edgetpu:usb, edgetpu:pci:0, a delegate library's path, or tensorrt:PYTHON",
     )
 
 

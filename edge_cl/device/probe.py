@@ -55,6 +55,8 @@ def coral(settings: Settings | None, sys_root: Path) -> list[Finding]:
     found = [
         Finding("Coral", OK, f"{device.bus} {device.address}: {device.description}") for device in devices
     ]
+    if asked.partition(":")[0] == "tensorrt":
+        asked = ""  # the row of the backbone tells, which runs it
     if not devices and not asked:
         return [Finding("Coral", OK, "none on USB or PCIe (not needed)")]
     choice = edgetpu.choose_delegate(asked or "edgetpu")

@@ -14,7 +14,8 @@ from edge_cl.vision.backbone import Backbone, Manifest, open_backbone
 
 BUNDLE_FACTS = "bundle.json"
 BUNDLE_FORMAT = 1
-MODEL, MODEL_EDGETPU = "backbone.tflite", "backbone_edgetpu.tflite"
+MODEL, MODEL_EDGETPU, MODEL_ONNX = "backbone.tflite", "backbone_edgetpu.tflite", "backbone.onnx"
+ENGINES = "engines"  # of the state folder: what TensorRT built here; of no use elsewhere, so in no backup
 
 
 class BundleInfo(NamedTuple):
@@ -84,14 +85,15 @@ def open_staged(folder: Path, settings: Settings) -> Backbone:
         isolate=engine.isolate,
         delegate=engine.delegate or None,
         manifest=read_manifest(folder),
+        engine_cache=folder / ENGINES,
     )
 
 
 def model_path(folder: Path) -> Path:
-    """Return the file of the backbone in use; one for the Edge TPU lies beside its CPU twin."""
+    """Return the file of the backbone in use; one for an accelerator lies beside its CPU twin."""
     place = install.bundle_folder(folder, install.read_current(folder).bundle or "")
-    path = place / MODEL_EDGETPU
-    return path if path.exists() else place / MODEL
+    accelerated = (place / MODEL_EDGETPU, place / MODEL_ONNX)
+    return next((path for path in accelerated if path.exists()), place / MODEL)
 
 
 def bundles(folder: Path) -> list[BundleInfo]:

@@ -13,10 +13,18 @@ from PIL import Image
 
 from edge_cl.config import EngineSettings
 from edge_cl.device import install
-from edge_cl.device.staged import BUNDLE_FACTS, MODEL, MODEL_EDGETPU, bundle_facts
+from edge_cl.device.staged import BUNDLE_FACTS, ENGINES, MODEL, MODEL_EDGETPU, MODEL_ONNX, bundle_facts
 from edge_cl.errors import EngineError, ImageError, MismatchError, ModelError
 from edge_cl.memory.store import DATABASE, open_store
-from edge_cl.vision.backbone import Backbone, Manifest, cpu_twin, open_backbone, read_model_file
+from edge_cl.vision.backbone import (
+    ONNX,
+    Backbone,
+    Manifest,
+    ModelFile,
+    cpu_twin,
+    open_backbone,
+    read_model_file,
+)
 from edge_cl.vision.extractor import Cut, collapse_fraction, cut_at_embedding, is_collapsed
 from edge_cl.vision.frames import read_image
 from edge_cl.vision.ports import InputRange
@@ -71,12 +79,12 @@ def stage_backbone(folder: Path, source: Path, options: StagingOptions, engine: 
         EngineError: no interpreter works here, or the delegate is absent or failed.
     """
     file = read_model_file(source)
-    cut = None if options.as_is or file.is_edgetpu else _cut(source)
-    with _openable(source, cut) as path, _opened(path, options, engine) as backbone:
+    cut = None if options.as_is or file.is_edgetpu or file.format == ONNX else _cut(source)
+    with _openable(source, cut) as path, _opened(path, options, engine, folder / ENGINES) as backbone:
         manifest = backbone.manifest(options.mirror, cut.tensor if cut and cut.removed else None)
         zeros, judged_on, warnings = _judge(backbone, options.pictures)
         files: dict[str, bytes | Path] = {BUNDLE_FACTS: bundle_facts(source.name, manifest)}
-        files |= _model_files(source, cut, file.is_edgetpu)
+        files |= _model_files(file, cut)
         with _locked(folder, backbone.space.id):
             bundle = install.stage_bundle(folder, files)
             install.point_to(folder, bundle=bundle)
@@ -113,7 +121,7 @@ def _openable(source: Path, cut: Cut | None) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _opened(path: Path, options: StagingOptions, engine: EngineSettings) -> Backbone:
+def _opened(path: Path, options: StagingOptions, engine: EngineSettings, cache: Path) -> Backbone:
     return open_backbone(
         path,
         num_threads=engine.threads,
@@ -121,14 +129,16 @@ def _opened(path: Path, options: StagingOptions, engine: EngineSettings) -> Back
         delegate=engine.delegate or None,
         policy=options.policy,
         input_range=options.input_range,
+        engine_cache=cache,
     )
 
 
-def _model_files(source: Path, cut: Cut | None, is_edgetpu: bool) -> dict[str, bytes | Path]:
-    if not is_edgetpu:
-        return {MODEL: cut.data if cut and cut.removed else source}
-    twin = cpu_twin(source)
-    return {MODEL_EDGETPU: source, **({MODEL: twin} if twin else {})}
+def _model_files(file: ModelFile, cut: Cut | None) -> dict[str, bytes | Path]:
+    if not file.is_edgetpu and file.format != ONNX:
+        return {MODEL: cut.data if cut and cut.removed else file.path}
+    twin = cpu_twin(file.path)
+    name = MODEL_ONNX if file.format == ONNX else MODEL_EDGETPU
+    return {name: file.path, **({MODEL: twin} if twin else {})}
 
 
 @contextlib.contextmanager

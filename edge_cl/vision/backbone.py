@@ -1,4 +1,4 @@
-"""Turns pixels into features with a frozen TFLite file, and says in which space those features live."""
+"""Turns pixels into features with a frozen TFLite or ONNX file, and says in which space they live."""
 
 import hashlib
 import json
@@ -16,6 +16,7 @@ from edge_cl.sample import FeatureSpace
 from edge_cl.vision.engines import edgetpu
 from edge_cl.vision.engines.litert import Engine
 from edge_cl.vision.files import one_line, open_plain
+from edge_cl.vision.onnx_file import QUANTISED, read_facts
 from edge_cl.vision.ports import (
     TFLITE_MAGIC,
     InputRange,
@@ -32,14 +33,26 @@ READ_BLOCK_BYTES = 1024 * 1024  # hashed in blocks, so that no second copy of th
 ID_DIGITS = 16  # hexadecimal; 64 bits tell any number of backbones apart
 MANIFEST_VERSION = 1
 EDGETPU_SUFFIX = "_edgetpu"  # added to a file's stem by the Edge TPU compiler
+TFLITE, ONNX = "tflite", "onnx"
+TELLING = (edgetpu.CUSTOM_OP, QUANTISED)
 
 
 class ModelFile(NamedTuple):
-    """A backbone file on disk: where it lies, its sha256 (hex), and whether the Edge TPU compiler made it."""
+    """A backbone file on disk.
+
+    Attributes:
+        path: where it lies.
+        sha256: of its bytes, hex.
+        is_edgetpu: the Edge TPU compiler made it.
+        format: `tflite`, or `onnx`, which runs through TensorRT.
+        precision: of an ONNX file, `fp32`, `fp16` or `int8`; empty for TFLite, which says it by its tensors.
+    """
 
     path: Path
     sha256: str
     is_edgetpu: bool
+    format: str = TFLITE
+    precision: str = ""
 
 
 @dataclass(frozen=True)
@@ -184,6 +197,7 @@ class Backbone:
             feature_zero_point=space.zero_point,
             mirror=mirror,
             cut_from=cut_from,
+            format=self._file.format,
         )
 
     def close(self) -> None:
@@ -240,25 +254,28 @@ def open_backbone(
     input_range: InputRange | None = None,
     cpu_file: str | os.PathLike[str] | None = None,
     manifest: Manifest | None = None,
+    engine_cache: str | os.PathLike[str] | None = None,
 ) -> Backbone:
-    """Open a TFLite file as a backbone.
+    """Open a TFLite file, or an ONNX file through TensorRT, as a backbone.
 
     Arguments:
         num_threads: of the interpreter; one is best on small graphs.
         isolate: run the engine in a child process, so that its crash is not ours.
-        delegate: `edgetpu`, `edgetpu:usb`, `edgetpu:pci:0`, or the path of a TFLite delegate's library.
+        delegate: `edgetpu`, `edgetpu:usb`, `edgetpu:pci:0`, or the path of a TFLite delegate's library; for
+            ONNX none, or `tensorrt:PYTHON` for the Python that has TensorRT.
         policy: how pictures are to be resized for it.
         input_range: what the network was trained to see for pixel values 0 and 255; derived from the
             file's own scale and zero point where it has them, (-1, 1) for float inputs.
         cpu_file: takes over when an isolated engine is beyond saving; by default the file of the same name
-            without `_edgetpu`, or the file itself without its delegate.
+            without `_edgetpu`, the TFLite file beside an ONNX file, or the file itself without its delegate.
         manifest: of an earlier session; the file must be the same, and its policy and range are used.
+        engine_cache: folder for the engine that TensorRT builds from an ONNX file on this board.
 
     Raises:
-        ConfigError: fewer than one thread.
+        ConfigError: fewer than one thread; an ONNX file without a folder for its engine.
         ModelError: the file cannot serve as a backbone.
         MismatchError: the file is not the one of the manifest.
-        EngineError: no interpreter works here, or the delegate is absent or failed.
+        EngineError: no interpreter or TensorRT works here, or the delegate is absent or failed.
     """
     if num_threads < 1:
         raise ConfigError(f"{num_threads} threads cannot run a backbone: give 1 or more")
@@ -268,7 +285,10 @@ def open_backbone(
         policy, input_range = manifest.resize, manifest.input_range
     _check_delegate(file, delegate)
     spare = _spare_file(file, delegate, cpu_file) if isolate else None
-    engine = _open_engine(file.path, num_threads, delegate, isolate)
+    if file.format == ONNX:
+        engine = _open_tensorrt(file, delegate, isolate, engine_cache)
+    else:
+        engine = _open_engine(file.path, num_threads, delegate, isolate)
     try:
         return Backbone(engine, file, Resize(policy), input_range, spare, num_threads)
     except ModelError:
@@ -277,10 +297,10 @@ def open_backbone(
 
 
 def read_model_file(path: Path) -> ModelFile:
-    """Hash a model file in one pass, refusing what is no TFLite file.
+    """Hash a model file in one pass, refusing what is neither TFLite nor ONNX.
 
     Raises:
-        ModelError: absent, unreadable, not a plain file, too large, not TFLite.
+        ModelError: absent, unreadable, not a plain file, too large, neither TFLite nor ONNX.
     """
     file, size_bytes = open_plain(path, ModelError)
     with file:
@@ -289,12 +309,15 @@ def read_model_file(path: Path) -> ModelFile:
                 f"{path.name} has {size_bytes} bytes, more than {MAX_MODEL_BYTES}: too large here"
             )
         try:
-            digest, head, is_edgetpu = _scan(file)
+            digest, head, named = _scan(file)
+            facts = None if head[4:8] == TFLITE_MAGIC else read_facts(file, size_bytes)
         except OSError as error:
             raise ModelError(f"{path.name} cannot be read ({one_line(error)}): check the storage") from error
-    if head[4:8] != TFLITE_MAGIC:
-        raise ModelError(f"{path.name} is not a TFLite file: give a .tflite file")
-    return ModelFile(path, digest, is_edgetpu)
+    if head[4:8] == TFLITE_MAGIC:
+        return ModelFile(path, digest, edgetpu.CUSTOM_OP in named)
+    if facts is None:
+        raise ModelError(f"{path.name} is not a TFLite file, nor a whole ONNX file: give a .tflite file")
+    return ModelFile(path, digest, False, ONNX, facts.precision or ("int8" if QUANTISED in named else "fp32"))
 
 
 def _open_engine(path: Path, num_threads: int, delegate: str | None, isolate: bool) -> Engine:
@@ -305,19 +328,31 @@ def _open_engine(path: Path, num_threads: int, delegate: str | None, isolate: bo
     return edgetpu.open_engine(path, num_threads, delegate)
 
 
-def _scan(file: BinaryIO) -> tuple[str, bytes, bool]:
-    """Return sha256, first 8 bytes, and whether the Edge TPU's operation is named in the file."""
-    digest, head, found, tail = hashlib.sha256(), b"", False, b""
+def _open_tensorrt(
+    file: ModelFile, delegate: str | None, isolate: bool, cache: str | os.PathLike[str] | None
+) -> Engine:
+    if cache is None:
+        raise ConfigError(f"{file.path.name} is ONNX: give a folder for the engine that TensorRT makes of it")
+    from edge_cl.vision.engines import tensorrt  # processes and sockets: other backbones do not pay for it
+
+    return tensorrt.open_engine(file.path, file.sha256, file.precision, Path(cache), isolate, delegate)
+
+
+def _scan(file: BinaryIO) -> tuple[str, bytes, set[bytes]]:
+    """Return sha256, first 8 bytes, and which of the telling operations are named in the file."""
+    digest, head, named, tail = hashlib.sha256(), b"", set[bytes](), b""
     while block := file.read(READ_BLOCK_BYTES):
         digest.update(block)
         head = head or block[:8]
-        found = found or edgetpu.CUSTOM_OP in tail + block
-        tail = block[-len(edgetpu.CUSTOM_OP) :]
-    return digest.hexdigest(), head, found
+        named |= {operation for operation in TELLING if operation in tail + block}
+        tail = block[-max(map(len, TELLING)) :]
+    return digest.hexdigest(), head, named
 
 
 def _check_delegate(file: ModelFile, delegate: str | None) -> None:
     name = file.path.name
+    if file.format == ONNX:
+        return  # the only engine is TensorRT's, which reads it itself
     if file.is_edgetpu and delegate is None:
         twin = cpu_twin(file.path)
         other = twin.name if twin else "the file without _edgetpu in its name"
@@ -331,18 +366,19 @@ def _check_delegate(file: ModelFile, delegate: str | None) -> None:
 
 
 def cpu_twin(path: Path) -> Path | None:
-    """Return the CPU file that lies beside an Edge TPU file, None if there is none."""
-    twin = path.with_name(path.stem.removesuffix(EDGETPU_SUFFIX) + path.suffix)
+    """Return the CPU file that lies beside a file for an Edge TPU or for TensorRT, None if there is none."""
+    suffix = ".tflite" if path.suffix == f".{ONNX}" else path.suffix
+    twin = path.with_name(path.stem.removesuffix(EDGETPU_SUFFIX) + suffix)
     return twin if twin != path and twin.is_file() else None
 
 
 def _spare_file(file: ModelFile, delegate: str | None, cpu_file: Any) -> ModelFile | None:
     if cpu_file is not None:
         return read_model_file(Path(cpu_file))
-    twin = cpu_twin(file.path) if file.is_edgetpu else None
+    twin = cpu_twin(file.path) if file.is_edgetpu or file.format == ONNX else None
     if twin is not None:
         return read_model_file(twin)
-    return file if delegate and not file.is_edgetpu else None
+    return file if delegate and not file.is_edgetpu and file.format == TFLITE else None
 
 
 def _check_same_file(file: ModelFile, manifest: Manifest) -> None:

@@ -5,6 +5,7 @@ the kernel frees it, and there is nothing to clean up. Commands are lines over a
 """
 
 import json
+import logging
 import mmap
 import os
 import signal
@@ -15,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,12 +35,31 @@ MAX_REPLY_BYTES = 64 * 1024  # facts of a model with long tensor names
 MAX_STDERR_BYTES = 64 * 1024  # kept of what the child says; it lies in memory
 STDERR_TAIL_BYTES = 2000  # of it, for an error's message
 CACHE_LINE_BYTES = 64
+LOG = logging.getLogger(__name__)
 
 # Isolated mode (-I) keeps the current folder out of the child's imports until it has the parent's path.
 BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from edge_cl.vision.engines.isolated import serve; serve()"
 )
+
+
+class Worker(NamedTuple):
+    """The program that is the child; it speaks the protocol of `serve`.
+
+    Attributes:
+        command: what is started; the order follows as one more argument.
+        settings: what it is to open, part of the order.
+        build_timeout_s: how long it may take after it has said that it builds something first.
+    """
+
+    command: tuple[str, ...]
+    settings: dict[str, Any]
+    build_timeout_s: float = START_TIMEOUT_S
+
+
+class MissingEngineError(EngineError):
+    """The child's Python lacks what the engine needs; another one may have it."""
 
 
 def is_restarting_too_fast(restarts: Sequence[int], run: int) -> bool:
@@ -63,15 +83,16 @@ class IsolatedEngine:
         delegate: str | None = None,
         run_timeout_s: float = RUN_TIMEOUT_S,
         start_timeout_s: float = START_TIMEOUT_S,
+        worker: Worker | None = None,
     ) -> None:
         self._path, self._identity = path.absolute(), _file_identity(path)
-        self._settings = {"path": str(self._path), "num_threads": num_threads, "delegate": delegate}
+        self._worker = worker or _own_worker(self._path, num_threads, delegate)
         self._run_timeout_s, self._start_timeout_s = run_timeout_s, start_timeout_s
         self.restarts: list[int] = []
         self._runs = 0
         self._dead_because: str | None = None
         try:
-            self._child = _Child(self._settings, start_timeout_s, run_timeout_s)
+            self._child = _Child(self._worker, start_timeout_s, run_timeout_s)
         except _ChildDiedError as error:
             raise EngineError(f"the isolated engine {error}: try it without isolation to see more") from error
         self.kernels, self.inputs, self.outputs = self._child.kernels, self._child.inputs, self._child.outputs
@@ -121,7 +142,7 @@ class IsolatedEngine:
     def _same_child(self) -> "_Child":
         if _file_identity(self._path) != self._identity:
             raise ModelError("found another model file")
-        child = _Child(self._settings, self._start_timeout_s, self._run_timeout_s)
+        child = _Child(self._worker, self._start_timeout_s, self._run_timeout_s)
         if (child.kernels, child.inputs, child.outputs) != (self.kernels, self.inputs, self.outputs):
             child.close()
             raise ModelError("found other kernels")
@@ -135,7 +156,7 @@ class _ChildDiedError(Exception):
 class _Child:
     """One child process: its socket, its shared memory, what it said on standard error."""
 
-    def __init__(self, settings: dict[str, Any], start_timeout_s: float, run_timeout_s: float) -> None:
+    def __init__(self, worker: Worker, start_timeout_s: float, run_timeout_s: float) -> None:
         self._memory_fd, self._stderr_fd = (
             _anonymous_file("edge-cl-frames"),
             _anonymous_file("edge-cl-stderr"),
@@ -143,12 +164,13 @@ class _Child:
         self._socket, theirs = socket.socketpair()
         self._memory: mmap.mmap | None = None
         self._is_waiting = False
-        order = json.dumps({**settings, "memory_fd": self._memory_fd, "socket_fd": theirs.fileno(),
+        self._unread = b""  # lines that came together with the one that was waited for
+        order = json.dumps({**worker.settings, "memory_fd": self._memory_fd, "socket_fd": theirs.fileno(),
                             "alarm_s": 2 * run_timeout_s})  # fmt: skip
         try:
             with theirs:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-c", BOOT, json.dumps(sys.path), order],
+                    [*worker.command, order],
                     stdin=subprocess.DEVNULL,
                     stdout=self._stderr_fd,
                     stderr=self._stderr_fd,
@@ -159,7 +181,7 @@ class _Child:
             self._release()
             raise EngineError(f"the isolated engine cannot be started: {one_line(error)}") from error
         self.pid = self._process.pid
-        self._greet(start_timeout_s)
+        self._greet(start_timeout_s, worker.build_timeout_s)
 
     def run(self, pixels: NDArray[Any], timeout_s: float) -> NDArray[Any]:
         if self._memory is None:
@@ -180,9 +202,12 @@ class _Child:
         self._kill()
         self._release()
 
-    def _greet(self, timeout_s: float) -> None:
+    def _greet(self, timeout_s: float, build_timeout_s: float) -> None:
         try:
             facts = json.loads(self._ask(b"", timeout_s))
+            if "progress" in facts:
+                LOG.info("the isolated engine is %s; this takes minutes on a small board", facts["progress"])
+                facts = json.loads(self._ask(b"", build_timeout_s))
         except _ChildDiedError as error:
             self._kill()
             self._release()
@@ -190,7 +215,9 @@ class _Child:
         if "error" in facts:
             self._kill()
             self._release()
-            raise (ModelError if facts["error"] == "ModelError" else EngineError)(facts["message"])
+            raise _refusal(facts)
+        if facts.get("note"):
+            LOG.warning("%s", facts["note"])
         self.kernels = str(facts["kernels"])
         self.inputs, self.outputs = _ports(facts["inputs"]), _ports(facts["outputs"])
         self._memory = mmap.mmap(self._memory_fd, os.fstat(self._memory_fd).st_size)
@@ -199,10 +226,10 @@ class _Child:
     def _ask(self, command: bytes, timeout_s: float) -> str:
         """Send a command and wait for one line."""
         self._socket.settimeout(timeout_s)
-        reply = b""
+        reply = self._unread
         try:
             self._socket.sendall(command)
-            while not reply.endswith(b"\n") and len(reply) < MAX_REPLY_BYTES:
+            while b"\n" not in reply and len(reply) < MAX_REPLY_BYTES:
                 part = self._socket.recv(MAX_REPLY_BYTES)
                 if not part:
                     raise _ChildDiedError(self._cause_of_death())
@@ -213,7 +240,8 @@ class _Child:
             raise _ChildDiedError(self._cause_of_death()) from error
         if os.fstat(self._stderr_fd).st_size > MAX_STDERR_BYTES:
             os.ftruncate(self._stderr_fd, 0)
-        return reply.decode("utf-8").rstrip("\n")
+        line, _, self._unread = reply.partition(b"\n")
+        return line.decode("utf-8")
 
     def _cause_of_death(self) -> str:
         try:
@@ -239,6 +267,18 @@ class _Child:
             self._memory = None
         os.close(self._memory_fd)
         os.close(self._stderr_fd)
+
+
+def _own_worker(path: Path, num_threads: int, delegate: str | None) -> Worker:
+    """Return the child that is this Python and this package."""
+    settings = {"path": str(path), "num_threads": num_threads, "delegate": delegate}
+    return Worker((sys.executable, "-I", "-c", BOOT, json.dumps(sys.path)), settings)
+
+
+def _refusal(facts: dict[str, Any]) -> EdgeError:
+    if facts["error"] == "ModelError":
+        return ModelError(facts["message"])
+    return (MissingEngineError if facts.get("is_missing") else EngineError)(facts["message"])
 
 
 def serve() -> None:

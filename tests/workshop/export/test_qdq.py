@@ -84,6 +84,22 @@ def test_the_ranges_of_a_training_are_carried_over_exactly(small: Any, pictures:
     assert values["block2_relu1_scale"] == free["block2_relu1_scale"]
 
 
+def test_a_wrapped_network_hands_over_what_its_training_found(
+    small: Any, pictures: np.ndarray, tmp_path: Path
+) -> None:
+    from host_trainer.quantisation import qat
+    from host_trainer.quantisation.folding import fold
+
+    wrapped = qat.wrap(fold(small))
+    qat.calibrate(wrapped, pictures)
+    ranges = qat.activation_ranges(wrapped)
+    made = export_tensorrt(qat.unwrap(wrapped), pictures, tmp_path, ranges)
+    values = constants(onnx.load(made.path))
+    assert values["stem_relu_scale"] == np.float32(scale_of(*ranges["stem_relu"]))
+    assert values[f"{FIRST}_scale"] == np.float32(scale_of(*ranges["image"]))
+    assert made.cosine_min > 0.99
+
+
 def test_a_range_before_a_relu_changes_nothing(small: Any, pictures: np.ndarray, quantised: Any) -> None:
     images = (pictures / 127.5 - 1).astype(np.float32)
     again = quantise(translate(small), images, {"stem": (-40.0, 40.0)})
