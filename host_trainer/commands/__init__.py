@@ -6,6 +6,7 @@ import typer
 
 from edge_cl import __version__
 from host_trainer.commands.check_edgetpu import check_edgetpu
+from host_trainer.commands.codistill import codistill
 from host_trainer.commands.distill import distill
 from host_trainer.commands.doctor import doctor
 from host_trainer.commands.export import export
@@ -39,6 +40,7 @@ def _options(
 
 app.command("train")(train)
 app.command("distill")(distill)
+app.command("codistill")(codistill)
 app.command("export")(export)
 app.command("check-edgetpu")(check_edgetpu)
 app.command("doctor")(doctor)

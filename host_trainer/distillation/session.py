@@ -231,7 +231,7 @@ def _lesson(
             seed=options.seed,
             watch=lambda done: meter.show(done, "reading pictures"),
         )
-    tell_refused(pixels, say)
+    tell_refused(pixels.refused, say)
     seen = Views(pixels.pictures, teacher.input_size, views, options.seed)
     targets = open_targets(teacher, seen, seen.key, cache / ANSWERS)
     _ask(targets, open_meter)

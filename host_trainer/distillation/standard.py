@@ -1,8 +1,8 @@
 """Decides how a teacher's feature becomes a target: as the device's learner sees it, all values equally loud.
 
 phi(z) = signed square root, then length 1 (`edge_cl.learning.embedding`); then each value is centred and
-divided by its deviation over the pictures. Without that a few loud values would be all that is learned, and the
-quiet ones are what tells classes apart.
+divided by its deviation over the pictures. Without that a few loud values would be all that is learned, and
+the quiet ones are what tells classes apart.
 """
 
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """Runs one training from options to a saved network: the shell around data, network, trainer and disk."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,16 +150,16 @@ def decoded(pictures: Pictures, network: Network, cache: Path, open_meter: OpenM
         pixels = open_pixels(
             pictures, network.input_size, cache, watch=lambda done: meter.show(done, "reading pictures")
         )
-    tell_refused(pixels, say)
+    tell_refused(pixels.refused, say)
     return pixels
 
 
-def tell_refused(pixels: Pixels, say: Say) -> None:
+def tell_refused(refused: Sequence[str], say: Say) -> None:
     """List the pictures that could not be read; the rest is used."""
-    for line in pixels.refused[:SHOWN_REFUSALS]:
+    for line in refused[:SHOWN_REFUSALS]:
         say(line)
-    if len(pixels.refused) > SHOWN_REFUSALS:
-        say(f"... and {len(pixels.refused) - SHOWN_REFUSALS} more pictures cannot be read; the rest is used")
+    if len(refused) > SHOWN_REFUSALS:
+        say(f"... and {len(refused) - SHOWN_REFUSALS} more pictures cannot be read; the rest is used")
 
 
 def run_job(
