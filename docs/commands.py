@@ -1,18 +1,22 @@
-"""Writes docs/commands.md from the parser of `edge-cl`, so that the page says what the program does.
+"""Writes docs/commands.md and docs/workshop.md from the parsers of `edge-cl` and `host-trainer`.
 
-python docs/commands.py       (tests/test_docs.py fails while the page is old)
+So the pages say what the programs do; tests/test_docs.py fails while one is old.
+
+python docs/commands.py
 """
 
 import argparse
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edge_cl.cli import build_parser
 from edge_cl.config import default_state
 
 PAGE = Path(__file__).with_suffix(".md")
+WORKSHOP = PAGE.with_name("workshop.md")
+WIDTH = 100  # characters of a line of help
 HEAD = """\
 # Commands
 
@@ -21,6 +25,19 @@ HEAD = """\
 Every command takes `--json` and then prints exactly one JSON object on standard output; progress and log
 lines go to standard error. Exit status 0: done. 2: bad usage or bad input, with one line that says what and
 how to mend it. 1: anything else. 130: stopped by Ctrl-C; what was acknowledged is kept.
+"""
+
+WORKSHOP_HEAD = """\
+# Commands of the workshop
+
+<!-- Written by `make docs` from the program itself; do not edit. -->
+
+`host-trainer` runs on a PC, not on the device; `pip install 'edge-cl[host]'` brings what it needs, TensorFlow
+included. Set `KERAS_BACKEND=jax` to train on JAX instead, on a GPU for example; exporting needs TensorFlow.
+Every command takes `--json` and then prints exactly one JSON object on standard output. Exit status 0: done.
+1: a check that was asked for failed (parity under its gate, a file that the Edge TPU does not take whole). 2:
+bad usage or bad input, with one line that says what and how to mend it. 130: stopped by Ctrl-C; the same
+command goes on.
 """
 
 
@@ -44,6 +61,26 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[Command]:
 def page(parser: argparse.ArgumentParser) -> str:
     """Return the whole page as Markdown."""
     return "\n".join([HEAD, *(_section(command) for command in commands(parser))])
+
+
+def workshop_page() -> str:
+    """Return the workshop's page as Markdown: the help of each command, as the program prints it."""
+    group = workshop()
+    parts = [WORKSHOP_HEAD]
+    for name, command in group.commands.items():
+        with command.make_context(f"host-trainer {name}", [], resilient_parsing=True) as context:
+            context.terminal_width = WIDTH
+            parts.append(f"## `host-trainer {name}`\n\n```\n{command.get_help(context).strip()}\n```\n")
+    return "\n".join(parts)
+
+
+def workshop() -> Any:
+    """Return the group of the workshop's commands, as its command line sees them."""
+    from typer.main import get_command
+
+    from host_trainer.commands import app
+
+    return get_command(app)
 
 
 def _section(command: Command) -> str:
@@ -104,3 +141,4 @@ def _plain(text: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(page(build_parser()), encoding="utf-8")
+    WORKSHOP.write_text(workshop_page(), encoding="utf-8")

@@ -25,11 +25,12 @@ class Finding(NamedTuple):
     version: str | None
 
 
-# TensorFlow is not in the `host` extra: which of its packages is right depends on the machine's GPU.
+# The `host` extra brings tensorflow-cpu; on a machine with a GPU `tensorflow` may stand in its place.
 PARTS = (
     Part("tensorflow", "training, and the int8 export", ("tensorflow-cpu", "tensorflow")),
     Part("keras", "the networks that are trained", ("keras",)),
     Part("onnx", "the export for Jetson boards", ("onnx",)),
+    Part("tf2onnx", "turns networks into ONNX files", ("tf2onnx",)),
     Part("onnxruntime", "checks that the ONNX file answers as the network did", ("onnxruntime",)),
     Part("ai_edge_litert", "checks that the int8 file answers as the network did", ("ai-edge-litert",)),
 )

@@ -37,11 +37,11 @@ def _loaded(path: Path) -> ModuleType:
 commands = _loaded(ROOT / "docs" / "commands.py")
 
 
-def lines_of_commands(text: str) -> list[str]:
-    """Return every `edge-cl ...` line in the fenced blocks of a page, continuations joined, no comments."""
+def lines_of_commands(text: str, program: str = "edge-cl") -> list[str]:
+    """Return every line of a program in the fenced blocks of a page, continuations joined, no comments."""
     fenced = re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", text, flags=re.M | re.S)
     lines = "\n".join(fenced).replace("\\\n", " ").splitlines()
-    return [line.partition(" #")[0].strip() for line in lines if re.match(r"\s*(\$ )?edge-cl\b", line)]
+    return [line.partition(" #")[0].strip() for line in lines if re.match(rf"\s*(\$ )?{program}\b", line)]
 
 
 def commands_in_passing(text: str) -> list[str]:
@@ -101,6 +101,19 @@ def test_commands_in_the_pages_are_understood_by_the_program(page: Path) -> None
 @pytest.mark.parametrize("page", [pytest.param(p, id=str(p.relative_to(ROOT))) for p in PAGES])
 def test_no_page_speaks_of_somebodys_own_machine(page: Path) -> None:
     assert PLACES.findall(page.read_text(encoding="utf-8")) == []
+
+
+def test_the_workshops_page_is_what_its_parser_says() -> None:
+    written = (ROOT / "docs" / "workshop.md").read_text(encoding="utf-8")
+    assert written == commands.workshop_page(), "run: make docs"
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, id=str(p.relative_to(ROOT))) for p in PAGES])
+def test_commands_of_the_workshop_in_the_pages_are_understood(page: Path) -> None:
+    group = commands.workshop()
+    for line in lines_of_commands(page.read_text(encoding="utf-8"), "host-trainer"):
+        name, *words = shlex.split(line.removeprefix("$ "))[1:]
+        group.commands[name].make_context(name, words)
 
 
 def test_the_readme_shows_the_way_from_zero() -> None:

@@ -25,30 +25,40 @@ Data = Annotated[
     list[str],
     typer.Option(
         "--data",
+        metavar="DIR[:VIEWS]",
         help="DIR or DIR:VIEWS; pictures at any depth but below `test`, VIEWS crops of each. May repeat.",
     ),
 ]
 Teachers = Annotated[
     list[Path],
     typer.Option(
-        "--teacher", help="A .tflite file or a checkpoint folder; several are an ensemble. May repeat."
+        "--teacher",
+        metavar="MODEL",
+        help="A .tflite file or a checkpoint folder; several are an ensemble. May repeat.",
     ),
 ]
 Match = Annotated[
     str,
     typer.Option(
         "--match",
+        metavar="WHAT",
         help="features: no labels needed, any teacher; logits: the teacher knows the classes of --data.",
     ),
 ]
 Augment = Annotated[
     str,
     typer.Option(
-        "--augment", help="Changes the teacher does not see: flip, crop, colour, noise ...; or none."
+        "--augment",
+        metavar="NAMES",
+        help="Changes the teacher does not see: flip, crop, colour, noise ...; or none.",
     ),
 ]
-Temperature = Annotated[float, typer.Option("--temperature", help="T of the soft targets (logits only).")]
-Hard = Annotated[float, typer.Option("--hard", min=0, max=1, help="Weight of the labels (logits only).")]
+Temperature = Annotated[
+    float, typer.Option("--temperature", metavar="T", help="T of the soft targets (logits only).")
+]
+Hard = Annotated[
+    float, typer.Option("--hard", metavar="WEIGHT", min=0, max=1, help="Weight of the labels (logits only).")
+]
 
 
 def distill(

@@ -8,12 +8,17 @@ import typer
 from edge_cl.errors import ConfigError
 from host_trainer.commands.terminal import AsJson, meter, print_json, quiet_libraries, say
 
-Data = Annotated[Path, typer.Option("--data", help="Holds train/CLASS/* and test/CLASS/*, or CLASS/*.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the result; must not be there yet.")]
+Data = Annotated[
+    Path, typer.Option("--data", metavar="DIR", help="Holds train/CLASS/* and test/CLASS/*, or CLASS/*.")
+]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Folder for the result; must not be there yet.")
+]
 NetworkName = Annotated[
     str,
     typer.Option(
         "--network",
+        metavar="NETWORK",
         help="FAMILY[:WIDTH][/SIZE]: mobilenetv1, mobilenetv2, resnet18, separable; or a checkpoint folder,"
         " or a .tflite file.",
     ),
@@ -21,24 +26,35 @@ NetworkName = Annotated[
 Weights = Annotated[
     str,
     typer.Option(
-        "--weights", help="random, imagenet (downloaded by Keras), FILE.npz or a checkpoint folder."
+        "--weights",
+        metavar="WEIGHTS",
+        help="random, imagenet (downloaded by Keras), FILE.npz or a checkpoint folder.",
     ),
 ]
-Epochs = Annotated[float, typer.Option("--epochs", min=0.001, help="How often each picture is seen.")]
-BatchSize = Annotated[int, typer.Option("--batch", min=2, max=4096, help="Pictures a step.")]
-Rate = Annotated[float, typer.Option("--rate", help="Highest learning rate.")]
+Epochs = Annotated[
+    float, typer.Option("--epochs", metavar="N", min=0.001, help="How often each picture is seen.")
+]
+BatchSize = Annotated[int, typer.Option("--batch", metavar="N", min=2, max=4096, help="Pictures a step.")]
+Rate = Annotated[float, typer.Option("--rate", metavar="RATE", help="Highest learning rate.")]
 Augment = Annotated[
     str,
     typer.Option(
-        "--augment", help="Changes, by name: flip, crop, colour, rotation, cutout, noise, mixup; or none."
+        "--augment",
+        metavar="NAMES",
+        help="Changes, by name: flip, crop, colour, rotation, cutout, noise, mixup; or none.",
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Of weights, order and augmentation.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of weights, order and augmentation.")]
 Cache = Annotated[
-    Path | None, typer.Option("--cache", help="Keep decoded pictures here (default: inside --out).")
+    Path | None,
+    typer.Option("--cache", metavar="DIR", help="Keep decoded pictures here (default: inside --out)."),
 ]
-SaveEvery = Annotated[int, typer.Option("--save-every", min=1, help="Steps between two checkpoints.")]
-Events = Annotated[Path | None, typer.Option("--tensorboard", help="Write TensorBoard event files here.")]
+SaveEvery = Annotated[
+    int, typer.Option("--save-every", metavar="N", min=1, help="Steps between two checkpoints.")
+]
+Events = Annotated[
+    Path | None, typer.Option("--tensorboard", metavar="DIR", help="Write TensorBoard event files here.")
+]
 
 
 def train(

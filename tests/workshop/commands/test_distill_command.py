@@ -26,7 +26,7 @@ def test_a_tflite_file_teaches_its_features_without_labels(
     assert network.origin["teacher"] == teacher.name
 
 
-def test_answers_are_asked_for_once(photos: Path, models_dir: Path, tmp_path: Path) -> None:
+def test_answers_are_kept_and_believed(photos: Path, models_dir: Path, tmp_path: Path) -> None:
     teacher = models_dir / "mlperf_tiny" / "pretrainedResnet_quant.tflite"
     words = (
         "distill",
@@ -41,12 +41,13 @@ def test_answers_are_asked_for_once(photos: Path, models_dir: Path, tmp_path: Pa
         tmp_path / "cache",
     )
     ok(*words, "--out", tmp_path / "one")
-    (marks,) = (tmp_path / "cache" / "answers").glob("*.known")
-    before = marks.stat().st_mtime_ns
     ok(*words, "--out", tmp_path / "same")
-    assert marks.stat().st_mtime_ns == before
-    one, same = (weights_of(load_network(tmp_path / name).model) for name in ("one", "same"))
+    (answers,) = (tmp_path / "cache" / "answers").glob("*.answers")
+    answers.write_bytes(answers.read_bytes()[::-1])  # a teacher who was asked again would say otherwise
+    ok(*words, "--out", tmp_path / "other")
+    one, same, other = (weights_of(load_network(tmp_path / name).model) for name in ("one", "same", "other"))
     assert all(np.array_equal(one[name], same[name]) for name in one)
+    assert not all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def test_a_classifier_of_ours_teaches_its_logits(drawn: Path, tmp_path: Path) -> None:
