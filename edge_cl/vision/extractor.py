@@ -196,7 +196,7 @@ def _cut(data: bytes, find: Callable[[Any, list[str]], int | None]) -> Cut:
             return _uncut(data, graph)
         kept, tensor = _needed(graph, found), graph.tensors[found]
         removed = len(graph.operators) - len(kept)
-        shorter = _packed(_reduced(model, kept, found))
+        shorter = pack_model(_reduced(model, kept, found))
     except ModelError:
         raise
     except Exception as error:  # indices and lengths come from the file
@@ -308,7 +308,8 @@ def _renumber_buffers(model: Any, graph: Any) -> None:
         raise ModelError("the model keeps its constants outside of its graph: too large for a device")
 
 
-def _packed(model: Any) -> bytes:
+def pack_model(model: Any) -> bytes:
+    """Write an object tree (ModelT) as a TFLite file; the same tree gives the same bytes."""
     import flatbuffers
 
     class AlignedBuilder(flatbuffers.Builder):
