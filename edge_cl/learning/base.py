@@ -307,7 +307,10 @@ class Base:
 
     def scores(self, rows: Floats) -> Floats:
         """Return the (..., C) log posteriors, up to a constant, of (..., D) embeddings; O(C D)."""
-        found = (rows @ self._weights.T / UNIT + self._biases) * self.weight
+        found = rows @ self._weights.T
+        found /= UNIT
+        found += self._biases
+        found *= self.weight
         found[..., self._counts == 0] = NO_SCORE  # its mean of zero would win where all others lose
         return found
 
@@ -317,9 +320,9 @@ class Base:
         The exact one costs O(D^2) for every answer. A random projection keeps it within some 9 % (its spread
         is sqrt(2 / SKETCH)): Johnson and Lindenstrauss, with signs as Achlioptas 2003.
         """
-        means = self._sums[classes] / np.maximum(self._counts[classes], 1)[:, None]
-        difference = (rows.mean(axis=1) - means) / UNIT
-        projected = difference.astype(np.float32) @ self._sketch
+        mean_view = rows[:, 0] if rows.shape[1] == 1 else rows.mean(axis=1)
+        difference = (mean_view / UNIT - self._means(classes)).astype(np.float32)
+        projected = difference @ self._sketch
         return np.einsum("nk,nk->n", projected, projected).astype(np.float64) * self.weight
 
     def restore(
@@ -476,8 +479,8 @@ class Base:
         squares = np.einsum("cd,cd->c", self._sums, self._sums) / np.maximum(self._counts, 1)
         return float(np.trace(self.statistics.moment) - squares.sum()) / (UNIT * UNIT)
 
-    def _means(self, chosen: int | slice = slice(None)) -> Floats:
-        """Return (C, D) class means in real units, or the (D,) one of a class."""
+    def _means(self, chosen: int | slice | NDArray[np.intp] = slice(None)) -> Floats:
+        """Return (C, D) class means in real units, or those of the chosen classes."""
         return self._sums[chosen] / (UNIT * np.maximum(self._counts[chosen], 1)[..., None])
 
 

@@ -14,6 +14,7 @@ LOWEST_PROBABILITY = 1e-12  # keeps logarithms finite
 FIRST_TEMPERATURE = 8.0  # until held-out answers exist
 LOWEST_SCORE = -1e4  # stands for -inf, so that differences stay finite
 LEVELS = 101  # quantiles kept of the held-out familiarity: one per cent steps
+RANKS = np.linspace(0.0, 1.0, LEVELS)  # of those quantiles
 REJECTED = 0.05  # share of familiar pictures that may be called unknown by mistake
 
 
@@ -96,15 +97,13 @@ def fit_familiarity(distances: Floats, log_probabilities: Floats) -> Familiarity
     """Learn how usual held-out pictures look: their distances (n,) and answers' log probabilities (n,)."""
     parts = np.stack([-distances, log_probabilities], axis=1)
     centre, spread = parts.mean(axis=0), parts.std(axis=0) + 1e-9
-    return Familiarity(
-        centre, spread, np.quantile(((parts - centre) / spread).sum(axis=1), np.linspace(0, 1, LEVELS))
-    )
+    return Familiarity(centre, spread, np.quantile(((parts - centre) / spread).sum(axis=1), RANKS))
 
 
 def rank_familiarity(reference: Familiarity, distances: Floats, log_probabilities: Floats) -> Floats:
     """Return (n,) the share of held-out pictures that looked stranger than these; 1 when none were seen."""
     if not len(reference.levels):
         return np.ones(len(distances))
-    parts = np.stack([-distances, log_probabilities], axis=1)
-    measure = ((parts - reference.centre) / reference.spread).sum(axis=1)
-    return np.interp(measure, reference.levels, np.linspace(0.0, 1.0, LEVELS))
+    (usual_distance, usual_log), (distance_spread, log_spread) = reference.centre, reference.spread
+    measure = (-distances - usual_distance) / distance_spread + (log_probabilities - usual_log) / log_spread
+    return np.interp(measure, reference.levels, RANKS)

@@ -1,5 +1,7 @@
 """Turns stored backbone features into the fixed-point embedding that every statistic is made of."""
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,6 +10,7 @@ from numpy.typing import NDArray
 # 4096 leaves about 7 bits for a typical value (1/sqrt(1024)), one more than an int8 feature holds after the
 # root.
 UNIT = 4096.0
+LEAST_NORM = 1e-300  # a feature of zeros embeds as zeros; UNIT over it is still finite
 
 
 def embed(features: NDArray, zero_point: int) -> NDArray[np.float64]:
@@ -24,13 +27,18 @@ def embed(features: NDArray, zero_point: int) -> NDArray[np.float64]:
     """
     if features.dtype.itemsize == 1:
         # 256 possible values: their roots are looked up, which is several times faster than worked out.
-        values = np.arange(256, dtype=np.uint8).view(features.dtype)
-        roots = _signed_root(values, zero_point)[features.view(np.uint8)]
+        roots = _roots(features.dtype, zero_point)[features.view(np.uint8)]
     else:
         roots = _signed_root(features, zero_point)
     norm = np.sqrt(np.einsum("...d,...d->...", roots, roots))[..., None]
-    roots *= UNIT / np.where(norm > 0.0, norm, 1.0)
+    roots *= UNIT / np.maximum(norm, LEAST_NORM)
     return np.rint(roots, out=roots)
+
+
+@functools.cache
+def _roots(dtype: np.dtype, zero_point: int) -> NDArray[np.float64]:
+    """Return the signed roots of the 256 values of a one-byte dtype, by their bytes."""
+    return _signed_root(np.arange(256, dtype=np.uint8).view(dtype), zero_point)
 
 
 def _signed_root(features: NDArray, zero_point: int) -> NDArray[np.float64]:

@@ -161,12 +161,12 @@ class EdgeLearner:
         if not self.labels:
             return [Prediction(None, 0.0, None, None, 0.0, 0.0)] * len(features)
         rows = embed(features, self.space.zero_point)
-        log_probabilities = calibration.log_softmax(self._logits(rows).mean(axis=1))
-        best = log_probabilities.argmax(axis=1)
-        distances = self.base.sketched_distance(rows, best)
-        familiarity = calibration.rank_familiarity(
-            self.familiarity, distances, log_probabilities[np.arange(len(best)), best]
+        logits = self._logits(rows)
+        log_probabilities = calibration.log_softmax(
+            logits[:, 0] if logits.shape[1] == 1 else logits.mean(axis=1)
         )
+        distances = self.base.sketched_distance(rows, log_probabilities.argmax(axis=1))
+        familiarity = calibration.rank_familiarity(self.familiarity, distances, log_probabilities.max(axis=1))
         return [
             self._prediction(row, float(rank))
             for row, rank in zip(log_probabilities, familiarity, strict=True)

@@ -314,12 +314,13 @@ def _columns(state: Residual) -> NDArray[np.intp]:
 
 def _gather(state: Residual, inputs: Floats) -> Floats:
     """Return (G, B, F): the centred live inputs of each group."""
-    columns = _columns(state)
-    return (
-        (inputs[:, columns.reshape(-1)] - state.centre[columns.reshape(-1)])
-        .reshape(len(inputs), *columns.shape)
-        .transpose(1, 0, 2)
-    )
+    groups, inputs_of_group = state.weights.first.shape[:2]
+    block = inputs_of_group // state.blocks.shape[1]
+    taken = inputs.reshape(len(inputs), -1, block)[
+        :, state.blocks
+    ]  # (B, G, k, block): whole blocks at a time
+    taken -= state.centre.reshape(-1, block)[state.blocks]
+    return taken.reshape(len(inputs), groups, inputs_of_group).transpose(1, 0, 2)
 
 
 def _hidden(state: Residual, weights: Weights, gathered: Floats) -> Floats:
