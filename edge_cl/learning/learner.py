@@ -5,58 +5,27 @@ Labels are names in every call. The state is a pure fold over the calls that cha
 same order give the same arrays bit for bit on one machine; randomness comes from (seed, purpose, count).
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_cl.learning import audit, calibration, gate, mixing, removal
+from edge_cl.learning import audit, calibration, gate, snapshot
 from edge_cl.learning import residual as mlp
 from edge_cl.learning.audit import Suspect
 from edge_cl.learning.base import SAMPLE_WEIGHT, Base
-from edge_cl.learning.embedding import UNIT, embed
+from edge_cl.learning.config import LearnerConfig
+from edge_cl.learning.embedding import embed
 from edge_cl.learning.progress import Progress
 from edge_cl.learning.report import Report, make_report
+from edge_cl.learning.training import Training
 from edge_cl.memory.buffer import EMPTY, Buffer, capacity
 from edge_cl.sample import FeatureSpace, Prediction, label_key
 
 CHOICE_SAMPLES = 256  # held-out answers that choose the shrinkage; more did not change the choice
 BLOCK_SAMPLES = 32  # held-out answers worked out at once, to bound memory
-OFFERS, STEPS, CHOICES = 1, 2, 3  # purposes of random numbers
-
-
-@dataclass(frozen=True)
-class LearnerConfig:
-    """How a learner learns; fixed for the life of its state."""
-
-    views: int = 4  # views stored of a sample; fewer are repeated in turn up to this many
-    buffer_bytes: int = 4_000_000  # rehearsal memory
-    lam: float = 0.5  # chance that a place in a batch is an old sample
-    steps_per_update: int = (
-        64  # SGD steps of one consolidation; about the update set's size (Kaeding et al. 2016)
-    )
-    batch: int = 32  # samples a step
-    removed: float = 0.3  # rho, share of samples that data removal leaves out by the end of a round
-    cutoff: int = 4  # stages after which a round removes no more
-    removal_steps: int = 16  # SGD steps of a removal stage
-    masked_loss: bool = False  # train new samples against the update set's classes only (L~), as SparCL does
-    seed: int = 0
-    residual: bool = True  # off: the base alone
-    audit: bool = True  # set suspects aside
-    unknown: float = 0.02  # familiarity below which the answer is "unknown"
-    network: mlp.ResidualConfig = field(default_factory=mlp.ResidualConfig)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for a settings file."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "LearnerConfig":
-        """Return the config of `to_dict`."""
-        return cls(**{**values, "network": mlp.ResidualConfig(**values.get("network", {}))})
+OFFERS, CHOICES = 1, 3  # purposes of random numbers; 2 is that of `training`
 
 
 class Lesson(NamedTuple):
@@ -134,11 +103,7 @@ class EdgeLearner:
         item = np.dtype(space.dtype).itemsize
         slots = capacity(config.buffer_bytes, config.views * space.size * item)
         self.buffer = Buffer(slots, config.views, space.size, space.dtype)
-        self._kept = np.ones(slots, bool)  # DDR: who is still in this round
-        self._mistakes_before = np.zeros(slots, np.int32)  # at the start of the round
-        self._round_steps = 0
-        self.residual = mlp.create(space.size, config.network, config.seed)
-        self._trained = np.zeros(0, bool)  # (C,) classes the residual has been shown
+        self.training = Training(space, config, self.buffer)
         self.gate = 0.0  # weight of the residual's output
         self.calibration = calibration.Calibration(calibration.FIRST_TEMPERATURE, 0.0, 0.0)
         self.familiarity = calibration.unfitted_familiarity()
@@ -148,6 +113,11 @@ class EdgeLearner:
         self.progress = Progress.empty()
         self._next_sample = 1
         self._taught_count = 0
+
+    @property
+    def residual(self) -> mlp.Residual:
+        """The trained half of the head."""
+        return self.training.residual
 
     # asking
 
@@ -179,7 +149,7 @@ class EdgeLearner:
     def _logits(self, rows: NDArray) -> NDArray[np.float64]:
         """Return (..., C) calibrated logits of (..., D) embeddings."""
         logits = self.base.scores(rows) / self.calibration.temperature
-        return logits + self.gate * self._outputs(rows) if self.gate else logits
+        return logits + self.gate * self.training.outputs(rows) if self.gate else logits
 
     def _prediction(self, log_probabilities: NDArray, familiarity: float) -> Prediction:
         order = np.argsort(-log_probabilities, kind="stable")[:2]
@@ -244,8 +214,7 @@ class EdgeLearner:
     def _add_class(self, label: str) -> int:
         self.labels += (label,)
         self.buffer.add_class()
-        self.residual = mlp.add_class(self.residual)
-        self._trained = np.append(self._trained, False)
+        self.training.add_class()
         self.progress = self.progress.with_class()
         return self.base.add_class()
 
@@ -269,8 +238,7 @@ class EdgeLearner:
                 self.departed = self.departed.with_one(
                     offer.evicted, was, int(self._suggestion[slot]), float(self._doubt[slot])
                 )
-            self._kept[offer.slot] = True
-            self._mistakes_before[offer.slot] = 0
+            self.training.admit(offer.slot)
         return offer.evicted
 
     # consolidating
@@ -295,9 +263,9 @@ class EdgeLearner:
         offsets, moved = self._offsets(rehearsal), self._audit(rehearsal) if self.config.audit else (0, 0)
         done, losses = 0, []
         if self.config.residual:
-            self._start_round()
+            self.training.start_round(self.base.statistics)
             while done < steps and not should_stop():
-                losses.append(self._train_step(offsets))
+                losses.append(self.training.step(offsets, self.base.counts))
                 done += 1
             self.gate = self._judge(filled, offsets)
         self.buffer.slots.fresh[:] = False
@@ -339,12 +307,12 @@ class EdgeLearner:
             answers.scores[aside] = self.base.scores(
                 rows[aside]
             )  # not in the statistics: nothing to take out
-            parts.append((slots, numbers, *answers, self._outputs(rows)))
+            parts.append((slots, numbers, *answers, self.training.outputs(rows)))
         return Rehearsal(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def _offsets(self, rehearsal: Rehearsal) -> NDArray[np.float32]:
         """Return the residual's offsets (K, V, C): base logits that have not seen the sample."""
-        offsets = np.zeros((len(self._kept), *rehearsal.scores.shape[1:]), np.float32)
+        offsets = np.zeros((len(self._doubt), *rehearsal.scores.shape[1:]), np.float32)
         offsets[rehearsal.slots] = self._held_out_logits(rehearsal)
         return offsets
 
@@ -388,120 +356,13 @@ class EdgeLearner:
         if not len(judges):
             return 0.0
         parts = np.array_split(self.buffer.features[judges], -(-len(judges) // BLOCK_SAMPLES))
-        outputs = [self._outputs(embed(part, self.space.zero_point)) for part in parts]
+        outputs = [self.training.outputs(embed(part, self.space.zero_point)) for part in parts]
         return gate.opening(offsets[judges], np.concatenate(outputs), self.buffer.slots.number[judges])
 
     def _doubts(self, logits: NDArray, numbers: NDArray) -> NDArray[np.float64]:
         """Return (n,) the probability that a label is wrong, from held-out (n, V, C) logits."""
         own = np.exp(calibration.log_softmax(logits))[np.arange(len(numbers)), :, numbers].mean(axis=1)
         return calibration.wrong_label(self.calibration, own, len(self.labels))
-
-    def _outputs(self, rows: NDArray) -> NDArray:
-        flat = self._inputs(rows.reshape(-1, self.space.size))
-        return mlp.forward(self.residual, flat).reshape(*rows.shape[:-1], len(self.labels))
-
-    # training the residual
-
-    def _start_round(self) -> None:
-        statistics = self.base.statistics
-        mean = statistics.sums.sum(axis=0) / max(int(statistics.counts.sum()), 1)
-        self.residual = mlp.recentre(self.residual, self._inputs(mean))
-        if self.buffer.slots.fresh.any():
-            self._take_everybody_back()
-
-    def _take_everybody_back(self) -> None:
-        self._kept[:] = True
-        self._mistakes_before[:] = self.buffer.slots.mistakes
-        self._round_steps = 0
-
-    def _train_step(self, offsets: NDArray[np.float32]) -> float:
-        config, slots = self.config, self.buffer.slots
-        rng = np.random.default_rng((config.seed, STEPS, self.residual.step))
-        heard = (slots.sample != EMPTY) & ~slots.suspect & (self.base.counts[slots.number] > SAMPLE_WEIGHT)
-        heard &= ~gate.is_held_back(slots.sample)
-        if not heard.any():
-            self.residual = self.residual._replace(step=self.residual.step + 1)
-            return 0.0
-        if self.residual.step and self.residual.step % config.network.stage_steps == 0:
-            self._adjust_mask(offsets, heard, rng)
-        live = heard & self._kept
-        if not live.any():  # all who were left in the round have been forgotten or set aside
-            self._take_everybody_back()
-            live = heard
-        chosen, is_new = mixing.draw_batch(
-            np.flatnonzero(live & ~slots.fresh),
-            np.flatnonzero(live & slots.fresh),
-            config.batch,
-            config.lam,
-            rng,
-        )
-        inputs, base, numbers = self._batch(offsets, chosen, rng)
-        allowed = self._allowed(numbers, is_new) if config.masked_loss else self._prior(live)
-        self.residual, found = mlp.step(self.residual, inputs, base, numbers, config.network, allowed)
-        np.add.at(slots.shown, chosen, 1)
-        np.add.at(slots.mistakes, chosen[found.wrong], 1)
-        self._trained[numbers] = True
-        self._remove_easy(heard, rng)
-        return found.loss
-
-    def _batch(
-        self, offsets: NDArray[np.float32], chosen: NDArray, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray]:
-        """Return inputs (B, D), offsets (B, C) and classes (B,) of one random view of each chosen sample."""
-        view = rng.integers(self.config.views, size=len(chosen))
-        rows = embed(self.buffer.features[chosen, view], self.space.zero_point)
-        return self._inputs(rows), offsets[chosen, view], self.buffer.slots.number[chosen]
-
-    def _allowed(self, numbers: NDArray, is_new: NDArray) -> NDArray[np.float32]:
-        """Return (B, C): new samples compete only within the update set (the single-head mask of L~)."""
-        outside = np.ones(len(self.labels), bool)
-        outside[self.buffer.slots.number[self.buffer.slots.fresh]] = False
-        return np.where(is_new[:, None] & outside, np.float32(calibration.LOWEST_SCORE), np.float32(0.0))
-
-    def _prior(self, live: NDArray) -> NDArray[np.float32]:
-        """Return (C,) log of how often a batch shows each class, relative to evenly.
-
-        Added to the logits in training only, it keeps the residual from learning how often classes are drawn,
-        which says nothing about the world (logit adjustment: Menon et al. 2021).
-        """
-        fresh, numbers, size = self.buffer.slots.fresh, self.buffer.slots.number, len(self.labels)
-        old, new = (
-            np.bincount(numbers[live & side], minlength=size).astype(float) for side in (~fresh, fresh)
-        )
-        old, new = (side if side.any() else other for side, other in ((old, new), (new, old)))
-        drawn = self.config.lam * old / old.sum() + (1.0 - self.config.lam) * new / new.sum()
-        return np.log(np.maximum(drawn * size, 1e-6)).astype(np.float32)
-
-    def _adjust_mask(self, offsets: NDArray[np.float32], heard: NDArray, rng: np.random.Generator) -> None:
-        slots, config = self.buffer.slots, self.config
-        new, old = np.flatnonzero(heard & slots.fresh), np.flatnonzero(heard & ~slots.fresh)
-        everything = self.residual.blocks.shape[1]
-        parts = []
-        for side, is_new in ((new, True), (old, False)):
-            if not len(side):
-                parts.append(np.zeros_like(self.residual.weights.first))
-                continue
-            chosen = side[rng.integers(len(side), size=config.batch)]
-            inputs, base, numbers = self._batch(offsets, chosen, rng)
-            allowed = self._allowed(numbers, np.full(len(chosen), is_new))
-            parts.append(
-                mlp.gradients(self.residual, inputs, base, numbers, everything, allowed).weights.first
-            )
-        expand = self.residual.extra == 0 and not self._trained.all()
-        self.residual = mlp.adjust(self.residual, parts[0], parts[1], config.network, rng, expand)
-
-    def _remove_easy(self, heard: NDArray, rng: np.random.Generator) -> None:
-        self._round_steps += 1
-        stage, rest = divmod(self._round_steps, self.config.removal_steps)
-        if rest or stage > self.config.cutoff:
-            return
-        kept = removal.kept_count(int(heard.sum()), self.config.removed, self.config.cutoff, stage)
-        mistakes = self.buffer.slots.mistakes - self._mistakes_before
-        self._kept = removal.drop_easiest(heard & self._kept, mistakes, kept, rng)
-
-    def _inputs(self, rows: NDArray) -> NDArray[np.float32]:
-        """Return (..., D) embeddings in the residual's scale: about one a value."""
-        return (rows * (np.sqrt(self.space.size) / UNIT)).astype(np.float32)
 
     # correcting
 
@@ -535,7 +396,8 @@ class EdgeLearner:
         if slot is None:  # a suspect that has left is in no sum any more
             return Forgotten(1, 0, ()) if was_aside else Forgotten(0, 1, ())
         self._take_out(slot)
-        self._restart_residual()
+        self.training.restart()
+        self.gate = 0.0
         return Forgotten(1, 0, (sample,))
 
     def forget_label(self, label: str) -> Forgotten:
@@ -555,15 +417,15 @@ class EdgeLearner:
         rest = int(self.base.counts[number]) // SAMPLE_WEIGHT
         self.base.forget_class(number)
         self.buffer.drop_class(number)
-        self.residual = mlp.drop_class(self.residual, number)
-        self._trained = np.delete(self._trained, number)
+        self.training.drop_class(number)
         self.progress = self.progress.without_class(number)
         self.departed = self.departed.without_class(number)
         gone = self._suggestion == number
         self._suggestion -= self._suggestion > number
         self._suggestion[gone] = self.buffer.slots.number[gone]
         self.labels = self.labels[:number] + self.labels[number + 1 :]
-        self._restart_residual()
+        self.training.restart()
+        self.gate = 0.0
         return Forgotten(len(samples), rest, samples)
 
     def _take_out(self, slot: int) -> None:
@@ -571,15 +433,6 @@ class EdgeLearner:
         if not self.buffer.slots.suspect[slot]:
             self.base.revert(rows, int(self.buffer.slots.number[slot]))
         self.buffer.remove(slot)
-
-    def _restart_residual(self) -> None:
-        """Start the residual anew: trained weights cannot be made to forget, only replaced."""
-        step = self.residual.step
-        self.residual = mlp.create(self.space.size, self.config.network, self.config.seed)._replace(step=step)
-        for _ in self.labels:
-            self.residual = mlp.add_class(self.residual)
-        self._trained[:] = False
-        self.gate = 0.0
 
     # explaining
 
@@ -638,48 +491,21 @@ class EdgeLearner:
     def flatten(self) -> dict[str, NDArray]:
         """Return the whole state but the buffered features, as arrays; `settle` is called first."""
         self.settle()
-        statistics = self.base.statistics
-        tensors: dict[str, NDArray] = {
-            "labels": np.frombuffer(json.dumps(self.labels).encode(), np.uint8),
-            "counters": np.array(
-                [
-                    self._next_sample,
-                    self._taught_count,
-                    self._round_steps,
-                    statistics.residue,
-                    self.base.refreshed_weight,
-                ],
-                np.int64,
-            ),
-            "base.counts": statistics.counts.copy(),  # copied: what changes in place
-            "base.sums": statistics.sums.copy(),
-            "base.moment": _upper_triangle(statistics.moment),
-            "base.shape": np.array([self.base.shrinkage, self.base.ridge]),
+        counters = [self._next_sample, self._taught_count, self.training.round_steps]
+        counters += [self.base.statistics.residue, self.base.refreshed_weight]
+        return {
+            "labels": snapshot.of_names(self.labels),
+            "counters": np.array(counters, np.int64),
             "audit.doubt": self._doubt.copy(),
             "audit.suggestion": self._suggestion.copy(),
-            "removal.kept": self._kept.copy(),
-            "removal.mistakes_before": self._mistakes_before.copy(),
-            "residual.trained": self._trained.copy(),
-            "residual.blocks": self.residual.blocks,
-            "residual.centre": self.residual.centre,
-            "residual.counters": np.array(
-                [self.residual.moving, self.residual.extra, self.residual.step], np.int64
-            ),
-            "buffer.offered": self.buffer.offered.copy(),
             "calibration.numbers": np.array([*self.calibration, self.gate]),
+            **snapshot.of_base(self.base),
+            **snapshot.of_buffer(self.buffer),
+            **snapshot.of_training(self.training),
+            **snapshot.of_columns("familiarity", self.familiarity),
+            **snapshot.of_columns("progress", self.progress),
+            **snapshot.of_columns("departed", self.departed),
         }
-        parts: dict[str, Any] = {
-            "buffer": self.buffer.slots,
-            "familiarity": self.familiarity,
-            "progress": self.progress,
-            "departed": self.departed,
-            "residual.weights": self.residual.weights,
-            "residual.velocity": self.residual.velocity,
-            "residual.average": self.residual.average,
-        }
-        for part, columns in parts.items():
-            tensors |= {f"{part}.{name}": array.copy() for name, array in columns._asdict().items()}
-        return tensors
 
     @classmethod
     def restore(
@@ -694,75 +520,19 @@ class EdgeLearner:
         A live sample whose features are missing (lost with a damaged database) leaves the buffer.
         """
         learner = cls(space, config)
-        learner.labels = tuple(json.loads(bytes(tensors["labels"]).decode()))
+        learner.labels = snapshot.names(tensors)
         counters = [int(v) for v in tensors["counters"]]
-        learner._next_sample, learner._taught_count, learner._round_steps = counters[:3]
-        moment = _symmetric(tensors["base.moment"], space.size)
-        shrinkage, ridge = (float(v) for v in tensors["base.shape"])
-        learner.base.restore(
-            tensors["base.counts"], tensors["base.sums"], moment, counters[3], shrinkage, ridge, counters[4]
+        learner._next_sample, learner._taught_count, learner.training.round_steps = counters[:3]
+        snapshot.restore_base(learner.base, tensors, *counters[3:])
+        snapshot.restore_training(learner.training, tensors)
+        learner._doubt, learner._suggestion = (
+            tensors["audit.doubt"].copy(),
+            tensors["audit.suggestion"].copy(),
         )
-        learner._restore_buffer(tensors, features)
-        learner._restore_residual(tensors)
-        numbers = [float(v) for v in tensors["calibration.numbers"]]
-        learner.calibration = calibration.Calibration(*numbers[:3])
-        learner.gate = numbers[3]
-        learner.familiarity = calibration.Familiarity(
-            *(tensors[f"familiarity.{n}"] for n in calibration.Familiarity._fields)
-        )
-        learner.departed = audit.Record(*(tensors[f"departed.{n}"] for n in audit.Record._fields))
-        learner.progress = Progress(*(tensors[f"progress.{n}"] for n in Progress._fields))
+        snapshot.restore_buffer(learner.buffer, tensors, features)
+        *fitted, learner.gate = (float(v) for v in tensors["calibration.numbers"])
+        learner.calibration = calibration.Calibration(*fitted)
+        learner.familiarity = snapshot.columns(calibration.Familiarity, "familiarity", tensors)
+        learner.departed = snapshot.columns(audit.Record, "departed", tensors)
+        learner.progress = snapshot.columns(Progress, "progress", tensors)
         return learner
-
-    def _restore_buffer(self, tensors: Mapping[str, NDArray], features: Mapping[int, NDArray]) -> None:
-        for name in self.buffer.slots._fields:
-            getattr(self.buffer.slots, name)[:] = tensors[f"buffer.{name}"]
-        self.buffer.offered = tensors["buffer.offered"].copy()
-        self._kept = tensors["removal.kept"].copy()
-        self._doubt, self._suggestion = tensors["audit.doubt"].copy(), tensors["audit.suggestion"].copy()
-        self._mistakes_before = tensors["removal.mistakes_before"].copy()
-        for slot in self.buffer.filled:
-            found = features.get(int(self.buffer.slots.sample[slot]))
-            if found is None:
-                self.buffer.remove(int(slot))
-            else:
-                self.buffer.features[slot] = found
-
-    def _restore_residual(self, tensors: Mapping[str, NDArray]) -> None:
-        moving, extra, step = (int(v) for v in tensors["residual.counters"])
-        parts = [
-            mlp.Weights(*(tensors[f"residual.{part}.{n}"] for n in mlp.Weights._fields))
-            for part in ("weights", "velocity", "average")
-        ]
-        self.residual = mlp.Residual(
-            blocks=tensors["residual.blocks"],
-            moving=moving,
-            weights=parts[0],
-            velocity=parts[1],
-            average=parts[2],
-            centre=tensors["residual.centre"],
-            extra=extra,
-            step=step,
-        )
-        self._trained = tensors["residual.trained"].copy()
-
-
-def _upper_triangle(moment: NDArray[np.float64]) -> NDArray:
-    """Return the rows of the upper triangle end to end, as the smallest integers that hold them.
-
-    Row by row: index arrays for a triangle would be as large as the matrix.
-    """
-    small = max(float(moment.max()), -float(moment.min())) < 2**31
-    dtype = np.int32 if small else np.int64
-    return np.concatenate([row[i:].astype(dtype) for i, row in enumerate(moment)])
-
-
-def _symmetric(triangle: NDArray, size: int) -> NDArray[np.float64]:
-    """Return the (D, D) matrix of `_upper_triangle`."""
-    moment = np.zeros((size, size))
-    start = 0
-    for i in range(size):
-        moment[i, i:] = triangle[start : start + size - i]
-        moment[i:, i] = moment[i, i:]
-        start += size - i
-    return moment

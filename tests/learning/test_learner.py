@@ -364,7 +364,7 @@ def test_training_goes_on_after_all_samples_of_the_round_were_forgotten():
     learner = taught(60, updates=1)
     learner.consolidate(4 * learner.config.cutoff)
     slots = learner.buffer.slots
-    in_round = [int(s) for s in slots.sample[learner._kept & (slots.sample > 0)]]
+    in_round = [int(s) for s in slots.sample[learner.training.kept & (slots.sample > 0)]]
     assert 0 < len(in_round) < 60
     for sample in in_round:
         learner.forget_sample(sample)
@@ -714,7 +714,7 @@ def test_a_long_life_is_replayed_bit_for_bit_from_a_checkpoint(slots, cut):
     assert history.suspects() == restored.suspects()
     # The life was a full one: the mask was adjusted, data was removed, labels were doubted.
     assert history.residual.step > 2 * NETWORK.stage_steps
-    assert not history._kept.all()
+    assert not history.training.kept.all()
     assert history.calibration.noise > 0
     assert history.suspects()
 
