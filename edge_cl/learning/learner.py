@@ -383,19 +383,25 @@ class EdgeLearner:
         slots.number[slot] = number
         slots.suspect[slot], slots.confirmed[slot] = False, True
         slots.fresh[slot] |= number != was
-        return Relabelled(True, self.labels[was])
+        name = self.labels[was]
+        self._drop_if_empty(was)
+        return Relabelled(True, name)
 
     def forget_sample(self, sample: int) -> Forgotten:
         """Take one sample out of everything.
 
         A sample that has left the memory cannot be taken out of the sums any more; `approximate` then says 1.
         """
-        was_aside = bool((self.departed.sample == sample).any())
+        aside = self.departed.number[self.departed.sample == sample]
         self.departed = self.departed.without_sample(sample)
         slot = self.buffer.find(sample)
         if slot is None:  # a suspect that has left is in no sum any more
-            return Forgotten(1, 0, ()) if was_aside else Forgotten(0, 1, ())
+            for number in aside:
+                self._drop_if_empty(int(number))
+            return Forgotten(1, 0, ()) if len(aside) else Forgotten(0, 1, ())
+        number = int(self.buffer.slots.number[slot])
         self._take_out(slot)
+        self._drop_if_empty(number)
         self.training.restart()
         self.gate = 0.0
         return Forgotten(1, 0, (sample,))
@@ -415,6 +421,21 @@ class EdgeLearner:
         for slot in members:
             self._take_out(int(slot))
         rest = int(self.base.counts[number]) // SAMPLE_WEIGHT
+        self._drop_class(number)
+        self.training.restart()
+        self.gate = 0.0
+        return Forgotten(len(samples), rest, samples)
+
+    def _drop_if_empty(self, number: int) -> None:
+        """Take a class off the list that nothing speaks of any more: a slip of the pen, corrected."""
+        slots, departed = self.buffer.slots, self.departed
+        is_kept = ((slots.sample != EMPTY) & (slots.number == number)).any()
+        is_recorded = ((departed.number == number) | (departed.suggestion == number)).any()
+        if not (self.base.counts[number] or is_kept or is_recorded):
+            self._drop_class(number)
+
+    def _drop_class(self, number: int) -> None:
+        """Drop a class without samples in memory; later ones move down by one."""
         self.base.forget_class(number)
         self.buffer.drop_class(number)
         self.training.drop_class(number)
@@ -424,9 +445,6 @@ class EdgeLearner:
         self._suggestion -= self._suggestion > number
         self._suggestion[gone] = self.buffer.slots.number[gone]
         self.labels = self.labels[:number] + self.labels[number + 1 :]
-        self.training.restart()
-        self.gate = 0.0
-        return Forgotten(len(samples), rest, samples)
 
     def _take_out(self, slot: int) -> None:
         rows = embed(self.buffer.features[slot], self.space.zero_point)

@@ -411,6 +411,32 @@ def test_a_class_that_was_a_slip_of_the_pen_never_answers():
         assert not [a for a in learner.predict_many(asked) if "mgu" in (a.best, a.label)]
 
 
+@pytest.mark.parametrize("correct", ["relabel", "forget_sample"])
+def test_a_class_that_has_lost_its_last_sample_is_listed_no_more(correct):
+    learner, (features, labels) = taught(40), made(2, seed=7)
+    slips = [lesson.sample for lesson in learner.learn_many(features, ["mgu", "mgu"])]
+    learner.consolidate()
+    before = learner.labels
+    for sample, label in zip(slips, labels, strict=True):
+        assert "mgu" in learner.labels
+        learner.relabel(sample, label) if correct == "relabel" else learner.forget_sample(sample)
+    assert learner.labels == tuple(name for name in before if name != "mgu")
+    assert "mgu" not in {c.label for c in learner.report().classes}
+    learner.consolidate()
+    assert accuracy(learner, *made(100, seed=9)) > 0.8
+
+
+def test_an_empty_class_stays_listed_while_a_suspect_speaks_of_it():
+    learner, (features, labels) = taught(40), made(1, seed=7)
+    sample = learner.learn_one(features[0], "mgu").sample
+    number = learner.labels.index("mgu")
+    learner.departed = learner.departed.with_one(999, number, 0, 0.9)
+    learner.relabel(sample, labels[0])
+    assert "mgu" in learner.labels
+    learner.forget_sample(999)
+    assert "mgu" not in learner.labels
+
+
 def test_what_has_left_the_memory_cannot_be_relabelled():
     learner = taught(60, slots=5)
     gone = next(s for s in range(1, 61) if s not in learner.live_samples())
