@@ -62,7 +62,7 @@ def in_memory(found: dict[Job, Outcome], name: str, share: float) -> float:
     """Return which share of the wrong labels that are still in memory the audit suspects."""
     chosen = [found[job] for job in found if (job.set, job.noise, job.options) == (name, share, "{}")]
     live = sum(outcome["wrong_live"] for outcome in chosen)
-    return sum(outcome["suspects_wrong"] for outcome in chosen) / max(live, 1)
+    return sum(outcome["suspects_wrong_live"] for outcome in chosen) / max(live, 1)
 
 
 def rows(found: dict[Job, Outcome], name: str) -> list[Row]:

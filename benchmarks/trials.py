@@ -179,11 +179,13 @@ def _audit(learner: EdgeLearner, trial: Trial, noise: Noise) -> Outcome:
     arrival = np.concatenate(trial.updates)  # sample id 1 is its first entry
     suspects = [int(arrival[suspect.sample - 1]) for suspect in learner.suspects()]
     live = [int(arrival[sample - 1]) for sample in learner.live_samples()]
+    both = sorted({*suspects} & {*live})  # a suspect stays listed after it has left the memory
     return {
         "suspects": len(suspects),
         "suspects_wrong": int(noise.wrong[suspects].sum()),
         "wrong": int(noise.wrong.sum()),
         "wrong_live": int(noise.wrong[live].sum()),
+        "suspects_wrong_live": int(noise.wrong[both].sum()),
     }
 
 
