@@ -46,7 +46,7 @@ def codistill(
     weights: Weights = "random",
     peers: Peers = 2,
     interval: Interval = 50,
-    burn_in: BurnIn = 0.1,
+    burn_in: BurnIn = 0.4,
     weight: Weight = 1.0,
     validation: Validation = 0.1,
     max_age: MaxAge = None,

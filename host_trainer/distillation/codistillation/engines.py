@@ -15,7 +15,7 @@ from queue import Queue
 from threading import Thread
 from typing import Any, NamedTuple
 
-from edge_cl.errors import ConfigError, EngineError
+from edge_cl.errors import ConfigError, EdgeError, EngineError
 from host_trainer.checkpoints import NETWORK
 from host_trainer.distillation.codistillation import peer as peers
 from host_trainer.distillation.codistillation.learner import Peer
@@ -36,7 +36,10 @@ class Word(NamedTuple):
 
 
 def run_inline(plan: Plan, progress: Progress) -> int:
-    """Train all peers in this process, in turn, exchanges at the same step for all; return restarts: 0."""
+    """Train all peers in this process, in turn, exchanges at the same step for all; return restarts: 0.
+
+    Nothing is saved on Ctrl-C: it goes on from the last save.
+    """
     parts = peers.Parts(plan)
     waiting = [n for n in range(plan.peers) if not (peers.result_of(plan, n) / NETWORK).is_file()]
     crew = [Peer(peers.open_seat(plan, number, parts)._replace(lockstep=False)) for number in waiting]
@@ -101,6 +104,7 @@ def run_ray(plan: Plan, progress: Progress) -> int:
     how often.
 
     Raises:
+        ConfigError: a peer refused the plan.
         EngineError: Ray is not installed, or an actor failed for good.
     """
     try:
@@ -113,6 +117,8 @@ def run_ray(plan: Plan, progress: Progress) -> int:
     try:
         _await_actors(ray, _actors(ray, plan), progress)
     except ray.exceptions.RayError as error:
+        if isinstance(cause := getattr(error, "cause", None), EdgeError):
+            raise cause from error
         reason = str(error).strip().rpartition("\n")[2]
         raise EngineError(f"a peer on Ray failed ({reason}): run it again to go on") from error
     finally:
@@ -137,8 +143,20 @@ def _listen(process: subprocess.Popen[str], number: int, words: "Queue[Word]") -
     assert process.stdout is not None
     with process.stdout as lines:
         for line in lines:
-            words.put(Word(number, json.loads(line), 0))
+            words.put(Word(number, _heard(line), 0))
     words.put(Word(number, None, process.wait()))
+
+
+def _heard(line: str) -> dict[str, Any]:
+    """Read a peer's line; what a library prints there goes to standard error and says nothing."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        said = None
+    if isinstance(said, dict):
+        return said
+    sys.stderr.write(line)
+    return {}
 
 
 def _pass_on(number: int, said: dict[str, Any], progress: Progress) -> None:

@@ -22,7 +22,8 @@ class Plan:
     Attributes:
         options: data, network and recipe, as of one training; `seed` is the first peer's.
         peers: how many train at once; 1 is a training without others.
-        burn_in: share of the steps that each takes alone.
+        burn_in: share of the steps that each takes alone; 0.4 as in the paper. Before some 300 steps the
+            running statistics of batch normalisation are those of the first weights: nothing to learn from.
         interval: steps between two exchanges.
         max_age: steps; older checkpoints of others do not count. None believes them for ever.
         weight: of the others' mean prediction beside the labels.
@@ -35,7 +36,7 @@ class Plan:
 
     options: Options
     peers: int = 2
-    burn_in: float = 0.1
+    burn_in: float = 0.4
     interval: int = 50
     max_age: int | None = None
     weight: float = 1.0

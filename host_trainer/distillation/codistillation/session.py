@@ -63,7 +63,7 @@ def run_codistillation(plan: Plan, progress: Progress = lambda peer, step, told:
         ConfigError, ModelError, MismatchError: what was asked cannot be done.
         StoreError: the disk refuses.
         EngineError: a peer failed for good.
-        KeyboardInterrupt: Ctrl-C; every peer has saved its state.
+        KeyboardInterrupt: Ctrl-C; every peer process has saved its state.
     """
     check_out(plan.options.out)
     path = _write_plan(plan)

@@ -164,7 +164,9 @@ def test_a_peer_killed_and_started_again_ends_where_it_would_have_ended(
     ends = []
     for name, deaths in (("calm", 0), ("deadly", 2)):
         plan = plan_of(cifar_folder, tiny, tmp_path / name, lockstep=True, engine="processes")
-        plan.options.out.mkdir()
+        parts = Parts(plan)
+        for pictures in (parts.train, parts.validation):
+            parts.pixels(pictures, (16, 16))  # as the launcher does: once, before anybody needs them
         path = tmp_path / f"{name}.json"
         path.write_text(plans.to_json(plan))
         other = start(path, 0)
@@ -177,7 +179,7 @@ def test_a_peer_killed_and_started_again_ends_where_it_would_have_ended(
         last = start(path, 1)
         for process in (other, last):
             assert (
-                process.communicate(timeout=300)[0].endswith('{"done": true}\n') and process.returncode == 0
+                process.communicate(timeout=900)[0].endswith('{"done": true}\n') and process.returncode == 0
             )
         ends.append([weights(load_network(result_of(plan, number)).model) for number in (0, 1)])
     np.testing.assert_array_equal(ends[0], ends[1])
@@ -193,7 +195,7 @@ def test_ctrl_c_saves_a_peer_and_it_goes_on(cifar_folder: Path, tiny: Path, tmp_
     peer = start(path, 0)
     assert peer.stdout is not None and json.loads(peer.stdout.readline())["step"] == 10
     peer.send_signal(signal.SIGINT)
-    rest, _ = peer.communicate(timeout=120)
+    rest, _ = peer.communicate(timeout=600)
     assert peer.returncode == 130
     saved = load_training(home_of(plan, 0))
     assert saved is not None and saved.step >= 10
