@@ -40,7 +40,7 @@ COMMANDS = {
 DESCRIPTION = """\
 Teach this machine to recognise things, from a few labelled pictures, for good.
 
-  edge-cl init --backbone mobilenet.tflite   make a learner
+  edge-cl init                               make a learner
   edge-cl learn PHOTOS/                      teach it PHOTOS/CLASS/*.jpg
   edge-cl learn --label mug a.jpg b.jpg      teach it one class
   edge-cl predict new.jpg                    ask it

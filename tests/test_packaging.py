@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import edge_cl
+from edge_cl.device import shipped
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -153,9 +154,9 @@ def checkout(tmp_path: Path) -> Path:
     """Copy what is installed: building leaves files behind, and picks up those of the last time."""
     folder = tmp_path / "checkout"
     leave = shutil.ignore_patterns("__pycache__")
-    for package in ("edge_cl", "host_trainer"):
-        shutil.copytree(ROOT / package, folder / package, ignore=leave)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for part in ("edge_cl", "host_trainer", "models"):
+        shutil.copytree(ROOT / part, folder / part, ignore=leave)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     return folder
 
@@ -184,6 +185,23 @@ def installed(programs: Path) -> set[str]:
     return {name.lower().replace("_", "-") for name in done.stdout.split()}
 
 
+def shipped_in(programs: Path) -> bytes:
+    """Return the backbone that ships as an installed edge-cl finds it, away from this checkout."""
+    code = "from edge_cl.device import shipped; print(shipped.find())"
+    done = subprocess.run(
+        [programs / "python", "-I", "-c", code], capture_output=True, text=True, cwd=programs, check=True
+    )
+    found = Path(done.stdout.strip())
+    assert found.is_relative_to(programs.parent)
+    return found.read_bytes()
+
+
+def make_learner(programs: Path, state: Path) -> "subprocess.CompletedProcess[str]":
+    """Run `edge-cl init` as a newcomer does, without naming a backbone."""
+    words = [programs / "edge-cl", "init", "--json", "--state", state]
+    return subprocess.run(words, capture_output=True, text=True, cwd=programs, check=False)
+
+
 @pytest.mark.slow
 def test_the_base_install_is_small_and_its_command_answers(
     tmp_path: Path, checkout: Path, index: None
@@ -196,6 +214,10 @@ def test_the_base_install_is_small_and_its_command_answers(
         [programs / "host-trainer", "doctor"], capture_output=True, text=True, check=False
     )
     assert (without.returncode, without.stderr.count("\n")) == (2, 1)
+    assert shipped_in(programs) == (ROOT / "models" / shipped.BACKBONE).read_bytes()
+    learner = make_learner(programs, tmp_path / "state")
+    assert (learner.returncode, learner.stderr.count("\n")) == (1, 1)
+    assert "pip install edge-cl[device]" in learner.stderr
 
 
 @pytest.mark.slow
@@ -212,3 +234,5 @@ def test_the_device_install_brings_an_interpreter_and_nothing_heavy(
     )
     found = {each["topic"]: each["verdict"] for each in json.loads(doctor.stdout)["findings"]}
     assert found["interpreter"] == "ok"
+    learner = json.loads(make_learner(programs, tmp_path / "state").stdout)
+    assert learner["backbone"]["name"] == shipped.BACKBONE
