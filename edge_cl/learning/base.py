@@ -26,7 +26,9 @@ PRIOR_SAMPLES = 32  # the ridge of an untaught base stands for this many samples
 PRIOR_SPREAD = 0.4  # ... this within-class variance (of a unit-length embedding; measured 0.3 to 0.5)
 PENDING_ROWS = 32  # rank-one steps gathered before they are folded in by one matrix product
 SKETCH = 256  # directions that estimate a distance
-STRIP_ROWS = 256  # rows of a (D, D) matrix that are worked on at once
+SKETCH_COLUMNS = 32  # of those worked out at once
+STRIP_ROWS = 256  # rows of a (D, D) matrix that are worked on at once ...
+SQUARED_ROWS = 64  # ... and where memory is at its fullest
 SMALLEST_HALF = 128  # rows below which a matrix is inverted in one go
 GROWTH = 1.3  # shrinkage and ridge are stale once the statistics have grown by this factor
 NO_SCORE = -1e9  # of a class that has lost its samples: below any other, and finite
@@ -354,10 +356,9 @@ class Base:
         root[np.diag_indices(self.size)] += self.ridge
         _to_inverse_root(root)  # B^-1 = root' root
         self._sketch = _sketch(root)
-        _square(root)
         means = self._means()
-        self._weights = means @ root
-        self._inverse = root.astype(np.float32)
+        self._weights = (means @ root.T) @ root
+        self._inverse = _to_square(root)
         self._biases = -0.5 * np.einsum("cd,cd->c", self._weights, means)
 
     def refresh(self, shrinkage: float) -> None:
@@ -486,8 +487,11 @@ class Base:
 
 def _sketch(root: Floats) -> NDArray[np.float32]:
     """Return (D, SKETCH) S with S S' about root' root; always the same signs."""
-    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(len(root), SKETCH))
-    return (root.T @ signs / np.sqrt(SKETCH)).astype(np.float32)
+    rng, found = np.random.default_rng(0), np.empty((len(root), SKETCH), np.float32)
+    for start in range(0, SKETCH, SKETCH_COLUMNS):  # in strips: at this moment memory is at its fullest
+        signs = rng.choice([-1.0, 1.0], size=(len(root), SKETCH_COLUMNS))
+        found[:, start : start + SKETCH_COLUMNS] = root.T @ signs / np.sqrt(SKETCH)
+    return found
 
 
 def _add_product(matrix: NDArray[Any], left: NDArray[Any], right: NDArray[Any]) -> None:
@@ -497,20 +501,25 @@ def _add_product(matrix: NDArray[Any], left: NDArray[Any], right: NDArray[Any]) 
         matrix[strip] += left[strip] @ right
 
 
-def _square(root: Floats) -> None:
-    """Turn a lower triangular (D, D) matrix R into R' R, in place and by halves."""
-    half = len(root) // 2
-    first, corner, last = root[:half, :half], root[half:, :half], root[half:, half:]
-    across = corner.T @ last
-    first[:] = first.T @ first
-    first += corner.T @ corner
-    last[:] = last.T @ last
-    root[:half, half:] = across
-    root[half:, :half] = across.T
+def _to_square(root: Floats) -> Singles:
+    """Turn a lower triangular (D, D) matrix R into R' R in single precision, within the memory of R.
+
+    A strip of rows of the square needs R from its own first row down, so it can be written over those
+    above the next strip; what is left over goes back to the system.
+    """
+    size = len(root)
+    written = root.reshape(-1).view(np.float32)
+    for start in range(0, size, SQUARED_ROWS):
+        end = min(start + SQUARED_ROWS, size)
+        strip = root[start:, start:end].T @ root[start:]
+        written[start * size : end * size] = strip.reshape(-1)
+    del written
+    root.resize((size * size + 1) // 2, refcheck=False)  # nobody looks at it any more
+    return root.view(np.float32)[: size * size].reshape(size, size)
 
 
 def _to_inverse_root(matrix: Floats) -> None:
-    """Turn a symmetric positive definite (D, D) matrix L L' into L^-1, in place and by halves.
+    """Turn a symmetric positive definite (D, D) matrix L L' into L^-1, in place, by halves and strips.
 
     numpy's inverse holds four matrices of this size at its height; on a board that is what the learner's peak
     memory would be made of.
@@ -521,10 +530,14 @@ def _to_inverse_root(matrix: Floats) -> None:
         return
     first, corner, last = matrix[:half, :half], matrix[half:, :half], matrix[half:, half:]
     _to_inverse_root(first)
-    corner[:] = corner @ first.T
-    last -= corner @ corner.T
+    strips = [slice(start, start + SQUARED_ROWS) for start in range(0, len(last), SQUARED_ROWS)]
+    for rows in strips:
+        corner[rows] = corner[rows] @ first.T
+    for rows in strips:
+        last[rows] -= corner[rows] @ corner.T
     _to_inverse_root(last)
-    corner[:] = -(last @ corner) @ first
+    for rows in reversed(strips):  # upwards: each needs the rows above it as they were
+        corner[rows] = -(last[rows, : rows.stop] @ corner[: rows.stop]) @ first
     matrix[:half, half:] = 0.0
 
 
