@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from edge_cl.errors import ConfigError, ModelError
 from edge_cl.vision.backbone import Manifest
-from edge_cl.vision.files import one_line
 from edge_cl.vision.preprocess import Resize
 from host_trainer.artefacts import make_folder, write_file
+from host_trainer.export.bias_correction import corrected
 from host_trainer.export.boards import DEFAULT_BOARD, choose_board
 from host_trainer.export.onnx_graph import FLOAT16_MAX, IMAGE, OPSET, translate
+from host_trainer.export.onnxruntime_session import open_session
 from host_trainer.export.qdq import quantise
 from host_trainer.export.tensorrt_rules import Breach, check_rules
 from host_trainer.network import to_input
@@ -112,7 +113,7 @@ def export_tensorrt(
             compared on.
         out_dir: made if it is not there.
         ranges: (min, max) of layers' outputs by layer name, as quantisation-aware training found them; taken
-            instead of those of the pictures.
+            instead of those of the pictures. Without them, biases are corrected for the rounding of weights.
         board: a name that `boards.choose_board` knows.
 
     Raises:
@@ -126,14 +127,17 @@ def export_tensorrt(
     _check_names(model, ranges or {})
     pictures = _pictures(model, representative)
     plain = translate(model)
-    quantised = quantise(plain, _pictures(model, representative, len(representative)), ranges)
+    calibration = _pictures(model, representative, len(representative))
+    # A quantisation-aware training has settled its biases with the rounding in place.
+    source = plain if ranges else corrected(plain, calibration[:MAX_COMPARED])
+    quantised = quantise(source, calibration, ranges)
     largest = largest_activation(plain, pictures[:DRAWN_IMAGES])
     return _artefact(model, quantised, Path(out_dir), precision, pictures, largest)
 
 
 def run_onnx(data: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the first output of an ONNX file for each image: (N, H, W, 3) float32 to (N, D)."""
-    session = _session(data)
+    session = open_session(data)
     name = session.get_inputs()[0].name
     return np.concatenate([session.run(None, {name: image[np.newaxis]})[0] for image in images])
 
@@ -155,7 +159,7 @@ def largest_activation(graph: Any, images: NDArray[np.float32]) -> float:
     seen.CopyFrom(graph)
     names = [info.name for info in seen.graph.value_info]
     seen.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = _session(seen.SerializeToString())
+    session = open_session(seen.SerializeToString())
     peaks = [
         max(np.abs(values).max(initial=0) for values in session.run(None, {IMAGE: image[np.newaxis]}))
         for image in images
@@ -220,17 +224,3 @@ def _pictures(model: Any, images: NDArray[Any] | None, count: int = MAX_COMPARED
     if chosen.dtype == np.uint8:
         return np.asarray(to_input(chosen, INPUT_RANGE), np.float32)
     return np.asarray(chosen, np.float32)
-
-
-def _session(data: bytes) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # what it finds unusual about a graph is not for the person
-    # Pair by pair, as written: its own int8 kernels saturate 16-bit sums on CPUs without VNNI, no GPU does.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no common base
-        raise ModelError(f"onnxruntime refuses the graph: {one_line(error)}") from error

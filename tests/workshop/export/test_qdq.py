@@ -43,8 +43,8 @@ def test_imagenet_features_of_photographs_stay_close(
 ) -> None:
     made = export_tensorrt(imagenet, photographs[::4], tmp_path, board="orin")
     assert made.precision == "int8" and made.breaches == ()
-    # These weights are fragile to eight bits: TFLite's asymmetric int8 has a mean of 0.970 here, this 0.957.
-    assert made.cosine_mean > 0.93
+    # These weights are fragile to eight bits: 0.95 without the correction of biases.
+    assert made.cosine_mean > 0.96
 
 
 def test_every_zero_point_is_int8_zero_and_every_scale_positive(quantised: Any) -> None:
