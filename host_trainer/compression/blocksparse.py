@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_cl.errors import ConfigError
+from edge_cl.errors import ConfigError, ModelError
 from edge_cl.learning.masking import live_count, shrink
 from edge_cl.vision.extractor import operator_name, pack_model, port_of, unpack_model
 from host_trainer.backbones.tflite.constants import stored_values
@@ -35,7 +35,6 @@ WORTH_ENCODING = 0.5  # zeros of one kernel; a float32 weight costs 4 bytes dens
 SMALL_KERNELS = {(3, 3): 1, (5, 5): 2}  # depthwise kernels with a sparse-layout form, and their padding
 DENSIFY_CODE = 124  # BuiltinOperator in schema.fbs
 DENSE_DIMENSION, SPARSE_DIMENSION = 0, 1  # DimensionType
-LARGEST_UINT16 = 0xFFFF
 
 
 def block_mask(scores: NDArray, density: float, outputs: int = OUTPUTS) -> NDArray[np.bool_]:
@@ -89,8 +88,9 @@ def obstacles(data: bytes) -> list[str]:
 def encode(data: bytes) -> bytes:
     """Store the pointwise kernels of a float TFLite file sparse, where enough of their weights are zero.
 
-    Each gets a DENSIFY operation that unpacks it when the file is loaded; the answers stay the same to the
-    last bit, whichever kernels run.
+    Each gets a DENSIFY operation that unpacks it when the file is loaded. The same kernels give the same
+    bits; sparse ones add in another order. TensorFlow's converter does alike (EXPERIMENTAL_SPARSITY); this
+    works on the file that was proven already.
 
     Raises:
         ModelError: not TFLite, or damaged.
@@ -159,11 +159,16 @@ def _places(numbers: NDArray[np.int64]) -> tuple[int, Any]:
     """Return the schema's narrowest list of whole numbers."""
     from ai_edge_litert import schema_py_generated as schema
 
-    fits = numbers.max(initial=0) <= LARGEST_UINT16
-    held = schema.Uint16VectorT() if fits else schema.Int32VectorT()
-    held.values = numbers.astype(np.uint16 if fits else np.int32)
-    kind = schema.SparseIndexVector.Uint16Vector if fits else schema.SparseIndexVector.Int32Vector
-    return kind, held
+    kinds = schema.SparseIndexVector
+    for dtype, kind, held in (
+        (np.uint8, kinds.Uint8Vector, schema.Uint8VectorT()),
+        (np.uint16, kinds.Uint16Vector, schema.Uint16VectorT()),
+        (np.int32, kinds.Int32Vector, schema.Int32VectorT()),
+    ):
+        if numbers.max(initial=0) <= np.iinfo(dtype).max:
+            held.values = numbers.astype(dtype)
+            return kind, held
+    raise ModelError(f"a kernel has {numbers.max()} weights: more than a sparse tensor can count")
 
 
 def _densify(model: Any) -> int:
