@@ -21,6 +21,7 @@ INTERPRETERS = (
     ("tflite-runtime", "tflite_runtime.interpreter"),
     ("TensorFlow", "tensorflow.lite.python.interpreter"),
 )
+LAST_RESORT = INTERPRETERS[-1][0]
 INSTALL_HINT = "install one with `pip install edge-cl[device]` (tflite-runtime needs numpy < 2)"
 XNNPACK_NODE = "DELEGATE"  # what XNNPACK's part of a graph is called in the list of nodes
 
@@ -83,6 +84,8 @@ def open_interpreter(
     refused: list[str] = []
     missing: list[str] = []
     for title, module in INTERPRETERS:
+        if refused and title == LAST_RESORT:
+            break  # it refuses the same files, for 487 MB, and some that are cut off end the process
         try:
             return _loaded(module, path, num_threads, delegate, kernels)
         except ModuleNotFoundError:
