@@ -187,14 +187,25 @@ def make(home: Path) -> Path:
     shared += ["--augment", "none", "--cache", str(home / "cache")]
     start = stopped_after(FIRST_STEPS, ["distill", *shared, *FIRST, "--out", str(home / "first")])
     host_trainer("distill", *shared, *SECOND, "--weights", str(start), "--out", str(home / "second"))
+    gather([home / each.folder for each in photographs.SETS.values()], home / "all")
     out = home / "export"
-    data = str(home / photographs.SETS["trashnet"].folder)
-    host_trainer("export", str(home / "second"), "--target", "edgetpu", "--data", data, "--out", str(out))
+    words = ("--target", "edgetpu", "--quantise", "qat", "--data", str(home / "all"), "--out", str(out))
+    host_trainer("export", str(home / "second"), *words)
     return out
 
 
+def gather(folders: list[Path], target: Path) -> None:
+    """Link the pictures of several image folders into one, their classes side by side."""
+    for folder in folders:
+        for path in folder.glob("*/*/*"):
+            part, name, file = path.relative_to(folder).parts
+            place = target / part / f"{folder.name}-{name}" / file
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.hardlink_to(path)
+
+
 def unpack_cifar(target: Path, most: int) -> None:
-    """Write that many pictures of each class of CIFAR-10, the first ones to learn from, into class folders."""
+    """Write that many pictures of each class of CIFAR-10, the first to learn from, into class folders."""
     with np.load(photographs.data_folder() / CIFAR, allow_pickle=False) as file:
         jpeg, offset, classes = file["jpeg"], file["offset"], file["classes"]
         taught = file["split"] == "train"

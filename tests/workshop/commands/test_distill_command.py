@@ -81,7 +81,6 @@ def test_a_collection_is_standardised_by_itself() -> None:
 
 
 BAD = {
-    "nobody teaches": ([], "nobody teaches"),
     "a teacher that is not there": (["--teacher", "missing.tflite"], "missing.tflite"),
     "a teacher of other classes": (["--teacher", "RESNET", "--match", "logits"], "tells 10 classes apart"),
     "something else to match": (["--teacher", "RESNET", "--match", "colours"], "give features or logits"),
