@@ -4,7 +4,6 @@ import importlib.util
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -123,8 +122,7 @@ def test_the_readme_shows_the_way_from_zero() -> None:
 
 @pytest.fixture
 def newcomer(tmp_path: Path, data_dir: Path) -> Path:
-    """Make a folder that holds what the README speaks of: a backbone, five mugs, PHOTOS, something new."""
-    shutil.copy(data_dir / "models" / "coral" / "mobilenet_v2_1.0_224_quant.tflite", tmp_path)
+    """Make a folder that holds what the README speaks of: five mugs, PHOTOS, something new."""
     taken: dict[str, int] = {}
     with tarfile.open(data_dir / "signdigits_100" / "signdigits_100.tar") as tar:
         for member in (each for each in tar if each.name.lower().endswith(".jpg")):

@@ -109,15 +109,6 @@ def test_a_learner_that_was_taught_is_not_made_anew(taught, backbone):
     assert ok("status", "--state", taught)["samples"] == 18
 
 
-def test_a_learner_without_backbone_says_what_is_missing(tmp_path, photos, backbone):
-    state = tmp_path / "bare"
-    assert ok("init", "--state", state)["backbone"] is None
-    assert ok("status", "--state", state)["backbone"] is None
-    assert "edge-cl backbone add" in refused("learn", photos, "--state", state)
-    ok("backbone", "add", backbone, "--state", state)
-    assert ok("learn", photos, "--state", state)["learned"] == 18
-
-
 NO_BACKBONES = [
     "config.toml",
     "nothing.tflite",
