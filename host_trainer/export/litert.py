@@ -22,7 +22,9 @@ from edge_cl.errors import ConfigError, EngineError, ModelError, StoreError
 from edge_cl.vision.chatter import native_chatter_held
 from edge_cl.vision.files import one_line
 from host_trainer.network import to_input
+from host_trainer.quantisation.compensation import compensated
 from host_trainer.quantisation.folding import fold
+from host_trainer.quantisation.qat import exportable
 
 MIN_REPRESENTATIVE = 8  # pictures; ranges from fewer are those of single pictures
 
@@ -34,7 +36,7 @@ class Scheme(str, Enum):
         FLOAT: float32 weights and arithmetic.
         FLOAT16: float16 weights, float32 arithmetic: half the size.
         DYNAMIC: int8 weights, float32 input and output, activations quantised at run time.
-        PTQ: int8 throughout, activation ranges from representative pictures.
+        PTQ: int8 throughout; weights rounded with compensation, and ranges, on representative pictures.
         QAT: int8 throughout, ranges from the fake-quant layers that `quantisation.qat.wrap` put in.
     """
 
@@ -68,7 +70,7 @@ def convert(
     scheme = Scheme(scheme)
     _check_backend()
     pictures = _checked(representative, model) if scheme is Scheme.PTQ else None
-    drawn = _drawn(model, scheme)
+    drawn = _drawn(model, scheme, pictures, input_range)
     with tempfile.TemporaryDirectory(prefix="host-trainer-") as folder, _quiet():
         try:
             return _converted(drawn, scheme, Path(folder), pictures, input_range)
@@ -94,12 +96,14 @@ def _converted(
     return bytes(converter.convert())
 
 
-def _drawn(model: Any, scheme: Scheme) -> Any:
-    if scheme is not Scheme.QAT:
-        return fold(model)
-    from host_trainer.quantisation.qat import exportable
-
-    return exportable(model)
+def _drawn(
+    model: Any, scheme: Scheme, pictures: NDArray[np.uint8] | None, input_range: tuple[float, float]
+) -> Any:
+    """Return the network whose numbers the converter is to write down."""
+    if scheme is Scheme.QAT:
+        return exportable(model)
+    folded = fold(model)
+    return folded if pictures is None else compensated(folded, pictures, input_range)
 
 
 def _save(model: Any, folder: Path) -> None:

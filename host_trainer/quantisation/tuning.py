@@ -1,6 +1,7 @@
 """Fine-tunes a network with its rounding in place until it answers as its float self did; needs no labels.
 
-The float network is the teacher: its features of unlabelled pictures are what the rounded one is to give.
+It starts where rounding with compensation ends. The float network is the teacher: its features of unlabelled
+pictures are what the rounded one is to give.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from host_trainer.network import to_input
 from host_trainer.quantisation import qat
+from host_trainer.quantisation.compensation import compensated
 from host_trainer.training.gradients import open_stepper, predict
 
 RISING = 10  # one step in so many brings the rate up
@@ -45,8 +47,9 @@ def tuned(
     import keras
 
     tuning = tuning or Tuning()
-    wrapped = qat.wrap(folded, input_range)
-    qat.calibrate(wrapped, pixels[_spread(len(pixels), tuning.calibration)], input_range)
+    shown = pixels[_spread(len(pixels), tuning.calibration)]
+    wrapped = qat.wrap(compensated(folded, shown, input_range), input_range)
+    qat.calibrate(wrapped, shown, input_range)
     if not tuning.steps:
         return wrapped
     wanted = _features(folded, pixels, input_range)

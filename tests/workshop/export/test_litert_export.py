@@ -48,7 +48,8 @@ def test_a_real_network_keeps_its_features_in_eight_bits(
 ) -> None:
     expected = np.asarray(imagenet(to_input(photographs, (-1.0, 1.0)), training=False))
     with opened(exported, tmp_path) as backbone:
-        assert cosines(expected, real(backbone, photographs)).mean() >= 0.95
+        alike = cosines(expected, real(backbone, photographs))
+    assert alike.min() >= 0.95 and alike.mean() >= 0.99
 
 
 def test_folding_keeps_the_features_of_the_real_network(imagenet: Any, photographs: np.ndarray) -> None:
