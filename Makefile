@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-run: $(READY)  ## the demo: taught class by class, killed and started again, asked about unseen photographs
+run: $(READY)  ## the demo: taught class by class, killed and started again, asked about unseen pictures
 	@$(BIN)/python benchmarks/demo.py
 
 demo: run

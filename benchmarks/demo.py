@@ -1,13 +1,13 @@
-"""The demo, `make run`: the real `edge-cl` on real photographs, taught class by class, killed, started
-again.
+"""The demo, `make run`: the real `edge-cl` on real pictures, taught class by class, killed, started again.
 
-It drives the command line as a person would, in a temporary folder: a learner is made, taught one kind of
-waste after the other (TrashNet), killed with SIGKILL in the middle of a class, asked about photographs it
-has never seen and about things it was never taught, and asked what it knows. Last it draws its accuracy
-after each class beside that of the learners people would use instead, taught and asked the same photographs
-in the same order.
+It drives the command line as a person would, in a temporary folder: a learner is made, taught one class
+after the other, killed with SIGKILL in the middle of one, asked about pictures it has never seen and about
+things it was never taught, and asked what it knows. Last it draws its accuracy after each class beside that
+of the learners people would use instead, taught and asked the same pictures in the same order.
 
-Needs EDGE_CL_DATA (see photographs.py); without it, it says so and ends with status 2.
+The pictures are photographs of waste (TrashNet, see photographs.py) where EDGE_CL_DATA has them, seen by
+MobileNetV1. Anywhere else they are handwritten digits (see digits.py), seen by the backbone that ships: that
+needs no download.
 Expected time: 2 minutes on two cores.
 
     make run
@@ -19,27 +19,82 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import digits
 import ledger
 import numpy as np
 import photographs
 from accuracy import COLOURS, TITLES
 
+from edge_cl.device import shipped
 from edge_cl.evaluation.protocols import Plan
 from edge_cl.evaluation.trial import TrialConfig, run_trial
 from edge_cl.learning.peers import PEERS, PeerConfig
+from edge_cl.memory.store import open_store
 
 SET = "trashnet"
-TAUGHT, ASKED = 72, 24  # photographs of a class: taught, and asked about
+PICTURES = {"train": 72, "test": 24}  # of a class: taught, and asked about
 KILLED = 3  # the class in whose middle the power goes: the fourth
-POLL_S = 0.05  # between two looks at the learner that is about to be killed
-STRANGERS = ("parrot.jpg", "sunflower.bmp", "cat.bmp")  # of models/coral; nothing of the kind is taught
-SHOWN = 2  # unseen photographs of a class whose answers are printed
+POLL_S = 0.02  # between two looks at the learner that is about to be killed
+SHOWN = 2  # unseen pictures of a class whose answers are printed
 BAR = 30  # characters
 STATUS_LINES = 24
+
+
+class Story(NamedTuple):
+    """What the demo is told with.
+
+    Attributes:
+        kinds: what the classes are, in words.
+        pictures: what the pictures are, in words.
+        network: file of the backbone that looks at them.
+        options: of `edge-cl init`, as a person types them.
+        is_mirror: a mirrored picture means the same thing.
+        unpack: writes DIR/train/CLASS/FILE and DIR/test/CLASS/FILE, at most so many of a class and part.
+        strangers: returns pictures of nothing that is taught; may write them into the folder it is handed.
+    """
+
+    kinds: str
+    pictures: str
+    network: Path
+    options: tuple[str, ...]
+    is_mirror: bool
+    unpack: Callable[[Path, dict[str, int]], int]
+    strangers: Callable[[Path], list[Path]]
+
+
+def waste() -> Story:
+    """Return the story on photographs of EDGE_CL_DATA."""
+    network = photographs.extractor()
+    return Story(
+        kinds="kinds of waste",
+        pictures="photographs",
+        network=network,
+        options=("--backbone", str(network)),
+        is_mirror=True,
+        unpack=partial(photographs.unpack, SET),
+        strangers=lambda folder: photographs.strangers(),
+    )
+
+
+def handwriting() -> Story:
+    """Return the story that needs no download; a mirrored digit is another one, or none."""
+    network = shipped.find()
+    if network is None:
+        raise SystemExit(f"{shipped.BACKBONE} is missing in models/: bring it back, or set EDGE_CL_DATA")
+    return Story(
+        kinds="handwritten digits",
+        pictures="digits",
+        network=network,
+        options=("--no-mirror",),
+        is_mirror=False,
+        unpack=digits.unpack,
+        strangers=digits.strangers,
+    )
 
 
 class Device:
@@ -66,29 +121,34 @@ class Device:
         return subprocess.Popen(self._words(words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def remembered(self) -> int:
-        """Return how many photographs the learner has acknowledged."""
+        """Return how many pictures the learner has acknowledged."""
         return int(self.run("status")["samples"])
+
+    def acknowledged(self) -> int:
+        """Count them in the log, beside the process that writes it: quick enough to pull the plug in time."""
+        with open_store(self.state, None, read_only=True) as store:
+            return len(store.samples())
 
     def _words(self, words: Sequence[str]) -> list[str]:
         return [*self._command, *words, "--state", str(self.state), "--json"]
 
 
 def main() -> None:
-    photographs.data_folder(SET)
+    story = waste() if photographs.are_here(SET) else handwriting()
     start, home = time.monotonic(), Path(tempfile.mkdtemp(prefix="edge-cl-demo-"))
     photos, device = home / "photos", Device(home / "state")
-    photographs.unpack(SET, photos, {"train": TAUGHT, "test": ASKED})
+    story.unpack(photos, PICTURES)
     classes = sorted(path.name for path in (photos / "train").iterdir())
     _act(1, "A learner is born")
-    _make(device)
-    _act(2, f"It is taught {len(classes)} kinds of waste, one after the other, and no photograph twice")
-    reached = [_teach(device, photos, classes, number) for number in range(len(classes))]
-    _act(3, "It is asked about photographs it has never seen")
-    _ask(device, photos, classes)
+    _make(device, story)
+    _act(2, f"It is taught {len(classes)} {story.kinds}, one after the other, and no picture twice")
+    reached = [_teach(device, story, photos, classes, number) for number in range(len(classes))]
+    _act(3, f"It is asked about {story.pictures} it has never seen")
+    _ask(device, photos, classes, story.strangers(home / "strangers"))
     _act(4, "It says what it knows, and what it does not")
     _explain(device)
     _act(5, "Beside the learners people would use instead")
-    picture = _compare(photos, classes, reached, home)
+    picture = _compare(story, photos, classes, reached, home)
     shutil.rmtree(photos)
     print(f"\nThat took {time.monotonic() - start:.0f} s. The picture: {picture}")
     print(f"The learner is yours to play with: edge-cl predict YOUR.jpg --state {device.state}")
@@ -98,33 +158,34 @@ def _act(number: int, title: str) -> None:
     print(f"\n{number}. {title}\n", flush=True)
 
 
-def _make(device: Device) -> None:
-    backbone = photographs.extractor()
-    print(f"  $ edge-cl init --backbone {backbone.name}")
-    made = device.run("init", "--backbone", str(backbone))["backbone"]
-    print(f"  {_backbone_words(made, backbone.stat().st_size)}; it knows nothing yet")
+def _make(device: Device, story: Story) -> None:
+    typed = " ".join(Path(word).name for word in story.options)
+    print(f"  $ edge-cl init {typed}")
+    made = device.run("init", *story.options)["backbone"]
+    print(f"  {_backbone_words(made, story.network.stat().st_size)}; it knows nothing yet")
 
 
 def _backbone_words(made: dict[str, Any], size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB, {made['feature_size']} values a picture, {made['feature_dtype']}"
+    sees = f"{made['feature_size']} values a picture, {made['feature_dtype']}"
+    return f"{made['name']}: {size_bytes / 1e6:.1f} MB, {sees}"
 
 
-def _teach(device: Device, photos: Path, classes: Sequence[str], number: int) -> float:
+def _teach(device: Device, story: Story, photos: Path, classes: Sequence[str], number: int) -> float:
     """Teach one class, through a kill where that is due; return the accuracy on all classes so far."""
     label = classes[number]
     files = [str(path) for path in sorted((photos / "train" / label).iterdir())]
     if number == KILLED:
-        _kill(device, label, files)
+        _kill(device, story, label, files)
     if sys.stdout.isatty():
         print(f"  {label:10} is being taught ...", end="\r", flush=True)
     start = time.monotonic()
     device.run("learn", "--label", label, *files)
     took = time.monotonic() - start
     right, asked = _score(device, photos, classes[: number + 1])
-    bar = "#" * round(BAR * right / asked)
+    bar, share = "#" * round(BAR * right / asked), 100 * right / asked
     print(
-        f"  {label:10} {len(files)} photographs, {took:4.1f} s   {bar:.<{BAR}} {100 * right / asked:5.1f} %"
-        f" of {asked} unseen photographs of {number + 1} kind{'s' if number else ''}",
+        f"  {label:10} {len(files)} {story.pictures}, {took:4.1f} s   {bar:.<{BAR}} {share:5.1f} %"
+        f" of {asked} unseen {story.pictures} of {number + 1} kind{'s' if number else ''}",
         flush=True,
     )
     return right / asked
@@ -137,32 +198,28 @@ def _score(device: Device, photos: Path, classes: Sequence[str]) -> tuple[int, i
     return sum(found["best"] == path.parent.name for found, path in zip(told, files, strict=True)), len(files)
 
 
-def _kill(device: Device, label: str, files: Sequence[str]) -> None:
+def _kill(device: Device, story: Story, label: str, files: Sequence[str]) -> None:
     """Pull the plug in the middle of a class, and show that nothing acknowledged is lost."""
-    before = device.remembered()
+    before = device.acknowledged()
     process = device.start("learn", "--label", label, *files)
     known = before
     while known == before and process.poll() is None:
         time.sleep(POLL_S)
-        known = device.remembered()
+        known = device.acknowledged()
     if process.poll() is not None:
         print(f"  (this machine learned {label} before the plug could be pulled)")
         return
     process.kill()
     process.wait()
-    print(f"\n  kill -9, in the middle of {label}: {known} photographs were acknowledged by then")
+    print(f"\n  kill -9, in the middle of {label}: {known} {story.pictures} were acknowledged by then")
     after = device.remembered()
     if after < known:
-        raise SystemExit(
-            f"{known - after} acknowledged photographs are lost: this is a bug, please report it"
-        )
+        raise SystemExit(f"{known - after} acknowledged pictures are lost: this is a bug, please report it")
     print(f"  started again: {after} are there, none is lost; the same command goes on where it was\n")
 
 
-def _ask(device: Device, photos: Path, classes: Sequence[str]) -> None:
+def _ask(device: Device, photos: Path, classes: Sequence[str], strange: Sequence[Path]) -> None:
     seen = [path for label in classes for path in sorted((photos / "test" / label).iterdir())[-SHOWN:]]
-    coral = photographs.data_folder(SET) / "models" / "coral"
-    strange = [coral / name for name in STRANGERS if (coral / name).is_file()]
     told = device.run("predict", *map(str, [*seen, *strange]))["predictions"]
     for path, found in zip([*seen, *strange], told, strict=True):
         truth = path.parent.name if path in seen else ""
@@ -193,10 +250,12 @@ def _explain(device: Device) -> None:
         print(f"  ... and {len(lines) - STATUS_LINES} lines more")
 
 
-def _compare(photos: Path, classes: Sequence[str], reached: Sequence[float], home: Path) -> Path:
+def _compare(
+    story: Story, photos: Path, classes: Sequence[str], reached: Sequence[float], home: Path
+) -> Path:
     """Teach the peers the same, draw everybody, and return the picture's path."""
-    print("  the others see the same photographs, in the same order ...", flush=True)
-    data = photographs.embed(photos, home / "features.db")
+    print(f"  the others see the same {story.pictures}, in the same order ...", flush=True)
+    data = photographs.embed(photos, home / "features.db", story.network, story.is_mirror)
     tasks = tuple(
         np.flatnonzero([label == name for label in data.train.labels]).astype(np.intp) for name in classes
     )
@@ -211,13 +270,11 @@ def _compare(photos: Path, classes: Sequence[str], reached: Sequence[float], hom
     (home / "features.db").unlink()
     for name, curve in sorted(curves.items(), key=lambda item: -item[1][-1]):
         print(f"  {TITLES[name]:20} {'#' * round(BAR * curve[-1]):.<{BAR}} {100 * curve[-1]:5.1f} %")
-    print(
-        "  (joint keeps every photograph and trains anew on all of them: it is the upper line, not a rival)"
-    )
-    return _draw(curves, classes, home / "accuracy_per_task.png")
+    print("  (joint keeps every picture and trains anew on all of them: it is the upper line, not a rival)")
+    return _draw(story, curves, classes, home / "accuracy_per_task.png")
 
 
-def _draw(curves: dict[str, list[float]], classes: Sequence[str], path: Path) -> Path:
+def _draw(story: Story, curves: dict[str, list[float]], classes: Sequence[str], path: Path) -> Path:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -236,7 +293,7 @@ def _draw(curves: dict[str, list[float]], classes: Sequence[str], path: Path) ->
         KILLED + 0.68, 0.02, "killed here", fontsize=9, color="#777777", transform=axes.get_xaxis_transform()
     )
     axes.set_xticks(range(1, len(classes) + 1), [f"+ {name}" for name in classes])
-    axes.set_ylabel("accuracy on unseen photographs, all kinds so far")
+    axes.set_ylabel(f"accuracy on unseen {story.pictures}, all kinds so far")
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     handles, names = axes.get_legend_handles_labels()

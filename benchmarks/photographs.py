@@ -33,7 +33,7 @@ a folder that holds a TFLite image backbone (google-coral/test_data on GitHub ha
 and photographs of classes (here garythung/trashnet, also on GitHub) as an uncompressed tar of JPEGs,
   {set}/{set}.tar
 with {set}/manifest.csv (columns path,class,split,session,order; split is train, val or test).
-Then: EDGE_CL_DATA=/path/to/that/folder make run        (looked in {folder})"""
+Then: EDGE_CL_DATA=/path/to/that/folder make bench      (looked in {folder})"""
 
 
 class Set(NamedTuple):
@@ -43,6 +43,8 @@ class Set(NamedTuple):
     folder: str
     tasks: int
 
+
+STRANGERS = ("parrot.jpg", "sunflower.bmp", "cat.bmp")  # of models/coral; nothing of the kind is in a set
 
 SETS = {
     "trashnet": Set("TrashNet", "trashnet_224", 3),
@@ -61,18 +63,32 @@ class Photographs(NamedTuple):
 
 def data_folder(needed: str = "trashnet") -> Path:
     """Return EDGE_CL_DATA, else ../shared/data beside the checkout; ends with advice when it is not there."""
-    named = os.environ.get("EDGE_CL_DATA")
-    folder = Path(named) if named else CHECKOUT.parent / "shared" / "data"
-    name = SETS[needed].folder
-    if not (folder / EXTRACTOR).is_file() or not any((folder / name).glob("*.tar")):
-        print(MISSING.format(extractor=EXTRACTOR, set=name, folder=folder), file=sys.stderr)
+    if not are_here(needed):
+        name = SETS[needed].folder
+        print(MISSING.format(extractor=EXTRACTOR, set=name, folder=_folder()), file=sys.stderr)
         raise SystemExit(2)
-    return folder
+    return _folder()
+
+
+def are_here(needed: str) -> bool:
+    """Tell whether a data set and the extractor lie where they are looked for."""
+    return (_folder() / EXTRACTOR).is_file() and any((_folder() / SETS[needed].folder).glob("*.tar"))
+
+
+def _folder() -> Path:
+    named = os.environ.get("EDGE_CL_DATA")
+    return Path(named) if named else CHECKOUT.parent / "shared" / "data"
 
 
 def extractor() -> Path:
     """Return the file of MobileNetV1 1.0/224 int8, cut at its embedding by Coral."""
     return data_folder() / EXTRACTOR
+
+
+def strangers() -> list[Path]:
+    """Return photographs of nothing that the sets hold; those of STRANGERS that are there."""
+    coral = extractor().parent
+    return [coral / name for name in STRANGERS if (coral / name).is_file()]
 
 
 def unpack(name: str, target: Path, most: dict[str, int] | None = None) -> int:
@@ -129,14 +145,14 @@ def load(name: str, cache_folder: Path | None = None) -> Photographs:
     """
     path = cache_folder / default_cache().name if cache_folder else default_cache()
     with unpacked(name) as folder:
-        return embed(folder, path)
+        return embed(folder, path, extractor())
 
 
-def embed(folder: Path, cache_file: Path) -> Photographs:
-    """Return the pictures below DIR/train and DIR/test as features (N, 4, D)."""
-    with dataset.opened_at_embedding(extractor(), 1) as backbone, FeatureCache(cache_file) as cache:
+def embed(folder: Path, cache_file: Path, network: Path, mirror: bool = True) -> Photographs:
+    """Return the pictures below DIR/train and DIR/test as features (N, 4, D) of a backbone file."""
+    with dataset.opened_at_embedding(network, 1) as backbone, FeatureCache(cache_file) as cache:
         found = dataset.read_data_set(folder)
-        embedder = dataset.Embedder(backbone, cache, VIEWS, mirror=True)
+        embedder = dataset.Embedder(backbone, cache, VIEWS, mirror)
         with Progress(len(found.train) + len(found.test)) as bar:
             train = embedder.embed(found.train, found.taken, bar.show)
             test = embedder.embed(
