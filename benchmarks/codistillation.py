@@ -14,7 +14,7 @@ whole budget; 1,000 steps are more than there are, so peers then hear each other
 burn-in and nothing after it.
 
 Expected: all three targets are missed so early in training (accuracy 0.36): 0.95 of the steps, a fifth less
-total variation, as many flips. Anil et al. 2018 report 0.73 of the steps (ImageNet) and 35 % less churn (Criteo).
+variation, as many flips. Anil et al. 2018: 0.73 of the steps (ImageNet) and 35 % less churn (Criteo).
 Expected time: 15 minutes on one idle core; trials are kept in --cache, and a run that was stopped
 goes on.
 
