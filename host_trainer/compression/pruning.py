@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.errors import ConfigError
-from host_trainer.compression.curvature import curvatures
+from host_trainer.compression.curvature import Estimator
 from host_trainer.compression.distribution import counts
 from host_trainer.compression.masks import Masks, density_of, full_masks, hold, moved, prunable, regrown
 from host_trainer.compression.saliency import magnitude, obd
@@ -76,10 +76,12 @@ def compress(
     counts(shapes, plan.density, plan.distribution)  # refuses before a step is made
     optimizer, schedule = make_optimizer(recipe), plan.schedule(recipe.steps)
     stepper, masks = open_stepper(model, optimizer, loss), full_masks(kernels)
+    estimator = Estimator(model, loss) if plan.saliency == "obd" else None
     for step, batch in enumerate(ahead(source, 0, recipe.steps)):
         if schedule.prunes(step):
             wanted = counts(shapes, schedule.density(step), plan.distribution)
-            masks = moved(masks, scores(model, kernels, plan, loss, source), wanted, (recipe.seed, step))
+            found = scores(kernels, estimator, source, plan.batches)
+            masks = moved(masks, found, wanted, (recipe.seed, step))
             if step < schedule.end:
                 masks = regrown(masks, plan.regrow, (recipe.seed, step))
         hold(kernels, masks)
@@ -94,13 +96,13 @@ def compress(
 
 
 def scores(
-    model: Any, kernels: dict[str, Any], plan: Plan, loss: Loss, source: Source
+    kernels: dict[str, Any], estimator: Estimator | None, source: Source, batches: int
 ) -> dict[str, NDArray[Any]]:
-    """Return each prunable weight's saliency, by path."""
+    """Return each prunable weight's saliency, by path: OBD's with an estimator, else the magnitude."""
     values = {path: np.asarray(kernel.value) for path, kernel in kernels.items()}
-    if plan.saliency == "magnitude":
+    if estimator is None:
         return {path: magnitude(weights) for path, weights in values.items()}
-    estimated = curvatures(model, loss, source, plan.batches)
+    estimated = estimator.estimate(source, batches)
     return {path: obd(weights, estimated[path]) for path, weights in values.items()}
 
 
