@@ -174,8 +174,8 @@ def variants(sets: list[Photographs], home: Path) -> dict[str, Path]:
         keep(f"{count} shared values a layer, int8", int8(clustering.compress(read_tflite(SHIPPED), count)))
     keep("low rank, 90 % of the energy, int8", int8(tuner.tune(lowrank.compress(read_tflite(SHIPPED), 0.9))))
     blocks = blocksparse.compress(read_tflite(SHIPPED), 0.3)
-    keep("30 % of blocks, float, dense kernels", convert(blocks.model, "float"))
-    keep("30 % of blocks, float, sparse kernels", blocksparse.encode(convert(blocks.model, "float")))
+    keep("30 % of blocks, float", convert(blocks.model, "float"))
+    keep("30 % of blocks, float, stored sparse", blocksparse.encode(convert(blocks.model, "float")))
     return files
 
 
