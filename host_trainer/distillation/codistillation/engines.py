@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 from edge_cl.errors import ConfigError, EdgeError, EngineError
 from host_trainer.checkpoints import NETWORK
 from host_trainer.distillation.codistillation import peer as peers
+from host_trainer.distillation.codistillation.exchange import FolderStore
 from host_trainer.distillation.codistillation.learner import Peer
 from host_trainer.distillation.codistillation.plan import Plan, to_json
+from host_trainer.training.trainer import RUNNING
 
 MODULE = "host_trainer.distillation.codistillation.peer"
 POLL_S = 0.5  # between two looks at Ray's actors
@@ -115,7 +117,7 @@ def run_ray(plan: Plan, progress: Progress) -> int:
     if mine:
         _open_ray(ray, plan)
     try:
-        _await_actors(ray, _actors(ray, plan), progress)
+        _await_actors(ray, _actors(ray, plan), FolderStore(_store_of(plan)), progress)
     except ray.exceptions.RayError as error:
         if isinstance(cause := getattr(error, "cause", None), EdgeError):
             raise cause from error
@@ -204,31 +206,27 @@ def _ray_environment(plan: Plan) -> dict[str, str]:
 
 def _actors(ray: Any, plan: Plan) -> list[Any]:
     class Actor:
-        """A peer on some machine; `run` and `at` are called at the same time."""
+        """A peer on some machine, on the one thread of its actor."""
 
         def __init__(self, text: str, number: int) -> None:
             self._text, self._number = text, number
-            self._at: tuple[int, dict[str, float]] = (0, {})
 
         def run(self) -> None:
             from host_trainer.distillation.codistillation.peer import run_peer
             from host_trainer.distillation.codistillation.plan import from_json
 
-            run_peer(from_json(self._text), self._number, self._note)
+            run_peer(from_json(self._text), self._number, lambda step, told: None)
 
-        def at(self) -> tuple[int, dict[str, float]]:
-            return self._at
-
-        def _note(self, step: int, told: Mapping[str, float]) -> None:
-            self._at = (step, dict(told))
-
-    remote = ray.remote(
-        num_cpus=1, max_concurrency=2, max_restarts=plan.restarts, max_task_retries=plan.restarts
-    )(Actor)
+    remote = ray.remote(num_cpus=1, max_restarts=plan.restarts, max_task_retries=plan.restarts)(Actor)
     return [remote.remote(to_json(plan), number) for number in range(plan.peers)]
 
 
-def _await_actors(ray: Any, actors: list[Any], progress: Progress) -> None:
+def _store_of(plan: Plan) -> Path:
+    return plan.options.out / RUNNING / peers.STORE
+
+
+def _await_actors(ray: Any, actors: list[Any], store: FolderStore, progress: Progress) -> None:
+    """Wait for every actor; how far each is, is told by what it has published."""
     waiting = {actor.run.remote(): number for number, actor in enumerate(actors)}
     while waiting:
         done, _ = ray.wait(list(waiting), timeout=POLL_S)
@@ -236,5 +234,5 @@ def _await_actors(ray: Any, actors: list[Any], progress: Progress) -> None:
             ray.get(each)
             del waiting[each]
         for number in waiting.values():
-            step, told = ray.get(actors[number].at.remote())
-            progress(number, step, told)
+            for step in store.steps(number)[-1:]:
+                progress(number, step, {})
