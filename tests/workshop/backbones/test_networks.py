@@ -10,7 +10,7 @@ from host_trainer.backbones.networks import FEATURE, Spec, backbone_of, build, p
 SMALL = [
     ("mobilenetv1:0.25/32", 256, 218_544),
     ("mobilenetv2:0.35/32", 1280, 410_208),
-    ("resnet18:0.25/16", 128, 701_696),
+    ("resnet18:0.25/16", 128, 702_576),
     ("separable:0.5/16", 128, None),
 ]
 
