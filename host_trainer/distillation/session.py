@@ -1,7 +1,7 @@
 """Runs one distillation from options to a saved student: the shell around teacher, pictures and trainer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from host_trainer.distillation.targets import Targets, open_targets
 from host_trainer.distillation.teachers import Kind, Teacher, check_classes, open_teacher
 from host_trainer.network import Network, to_input
 from host_trainer.training.classification import accuracy
+from host_trainer.training.gradients import Loss
 from host_trainer.training.session import (
     PIXELS,
     OpenMeter,
@@ -143,10 +144,14 @@ def distil(options: Options, open_meter: OpenMeter, say: Say) -> dict[str, Any]:
         StoreError: the disk refuses.
         EngineError: no interpreter works here, or the loss is no longer a number.
     """
-    check_out(options.out)
+    check_out(options.out, also=(ANSWERS,))
     _check(options)
     listed, test = _listed(options)
     backbone = open_network(options.network, options.weights, options.seed)
+    # Refused, where they are, before a picture is read or the teacher is asked.
+    augmentation, loss = Augmentation(options.augment, backbone.input_size, options.seed), _loss(options)
+    views = sum(len(each.paths) * part.views for each, part in zip(listed, options.data, strict=True))
+    recipe = _recipe(options, views)
     teacher = open_teacher(options.teachers, options.match)
     try:
         check_classes(teacher, listed[0].classes)
@@ -156,25 +161,11 @@ def distil(options: Options, open_meter: OpenMeter, say: Say) -> dict[str, Any]:
         )
     finally:
         teacher.close()
-    student = _student(backbone, teacher, options)
-    augmentation = Augmentation(options.augment, backbone.input_size, options.seed)
     lessons = Lessons(parts, backbone, augmentation, options.batch, options.seed)
-    recipe = Recipe(
-        steps=steps_of(options.epochs, lessons.total, options.batch),
-        batch=options.batch,
-        rate=options.rate,
-        seed=options.seed,
-        save_every=options.save_every,
-    )
+    recipe = replace(recipe, steps=steps_of(options.epochs, lessons.total, options.batch))
     facts = _facts(options, teacher, parts)
-    loss = (
-        feature_objective("squared")
-        if options.match is Kind.FEATURES
-        else logit_objective(SoftConfig(options.temperature, 1 - options.hard, options.hard))
-    )
-    student = run_job(
-        Job(student, loss, lessons.__call__, recipe, facts), options.out, open_meter, say, options.events
-    )
+    job = Job(_student(backbone, teacher, options), loss, lessons.__call__, recipe, facts)
+    student = run_job(job, options.out, open_meter, say, options.events)
     result = _kept(student, options)
     tested = _tested(result, test, options, open_meter, say)
     told = {"steps": recipe.steps, "views": lessons.total, **tested}
@@ -189,6 +180,22 @@ def distil(options: Options, open_meter: OpenMeter, say: Say) -> dict[str, Any]:
         **told,
         "refused": [line for part in parts for line in part.pixels.refused],
     }
+
+
+def _loss(options: Options) -> Loss:
+    if options.match is Kind.FEATURES:
+        return feature_objective("squared")
+    return logit_objective(SoftConfig(options.temperature, 1 - options.hard, options.hard))
+
+
+def _recipe(options: Options, views: int) -> Recipe:
+    return Recipe(
+        steps=steps_of(options.epochs, views, options.batch),
+        batch=options.batch,
+        rate=options.rate,
+        seed=options.seed,
+        save_every=options.save_every,
+    )
 
 
 def _check(options: Options) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,16 +69,11 @@ def train_classifier(options: Options, open_meter: OpenMeter, say: Say) -> dict[
     backbone = open_network(options.network, options.weights, options.seed)
     model = with_head(backbone.model, len(folder.train.classes), options.seed)
     network = backbone._replace(model=model, classes=folder.train.classes)
+    augmentation = Augmentation(options.augment, network.input_size, options.seed)
+    recipe = _recipe(options, len(folder.train.paths))  # refused, where it is, before a picture is read
     cache = options.cache or options.out / PIXELS
     train = decoded(folder.train, network, cache, open_meter, say)
-    recipe = Recipe(
-        steps=steps_of(options.epochs, len(train.values), options.batch),
-        batch=options.batch,
-        rate=options.rate,
-        seed=options.seed,
-        save_every=options.save_every,
-    )
-    augmentation = Augmentation(options.augment, network.input_size, options.seed)
+    recipe = replace(recipe, steps=steps_of(options.epochs, len(train.values), options.batch))
     source = Labelled(train, network, options.batch, options.seed, augmentation)
     facts = {
         "network": options.network,
@@ -127,8 +122,8 @@ def open_network(name: str, weights: str, seed: int) -> Network:
     return Network(model, name=str(spec))
 
 
-def check_out(out: Path) -> None:
-    """Refuse a folder that holds something else than a training of ours that was stopped.
+def check_out(out: Path, also: tuple[str, ...] = ()) -> None:
+    """Refuse a folder that holds something else than a training of ours that was stopped, and `also`.
 
     Raises:
         ConfigError: it holds a finished network, or files that are not ours.
@@ -137,7 +132,7 @@ def check_out(out: Path) -> None:
         return
     if (out / NETWORK).is_file():
         raise ConfigError(f"{out} holds a finished network: choose another --out, or remove it first")
-    known = {RUNNING, PIXELS}
+    known = {RUNNING, PIXELS, *also}
     if not out.is_dir() or any(
         path.name not in known and not path.name.startswith(".") for path in out.iterdir()
     ):
@@ -185,6 +180,16 @@ def finish(network: Network, out: Path, origin: dict[str, Any]) -> None:
     """Save the result beside what is left of the training, then remove that."""
     add_network(out, network._replace(origin={**network.origin, **origin}))
     remove_folder(out / RUNNING)
+
+
+def _recipe(options: Options, pictures: int) -> Recipe:
+    return Recipe(
+        steps=steps_of(options.epochs, pictures, options.batch),
+        batch=options.batch,
+        rate=options.rate,
+        seed=options.seed,
+        save_every=options.save_every,
+    )
 
 
 def _tested(network: Network, test: Pictures, cache: Path, open_meter: OpenMeter, say: Say) -> dict[str, Any]:

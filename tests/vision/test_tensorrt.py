@@ -404,6 +404,7 @@ def test_two_lines_that_come_at_once_are_two_lines(network: Path) -> None:
         IsolatedEngine(network, worker=Worker((sys.executable, "-c", script), {}))
 
 
+@pytest.mark.slow
 def test_a_gpu_that_hangs_is_noticed(board: Board, network: Path) -> None:
     engine = engine_of(network, board, run_timeout_s=0.5)
     board.fails("hang")

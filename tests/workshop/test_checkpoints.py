@@ -93,7 +93,7 @@ BAD: dict[str, tuple[Callable[[Path], object], type[InputError], str]] = {
     "a graph of nothing": (
         edit(NETWORK, lambda facts: facts.update(graph={})),
         ModelError,
-        "cannot be rebuilt",
+        "no plain network",
     ),
     "a layer nobody knows": (
         edit(NETWORK, lambda facts: facts["graph"].update(class_name="Surprise")),

@@ -190,6 +190,7 @@ def _open_ray(ray: Any, plan: Plan) -> None:
         ray.init(log_to_driver=False)
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets anything else here starve the peers
     ray.init(
         num_cpus=plan.peers,
         include_dashboard=False,

@@ -50,6 +50,13 @@ def test_answers_are_kept_and_believed(photos: Path, models_dir: Path, tmp_path:
     assert not all(np.array_equal(one[name], other[name]) for name in one)
 
 
+def test_what_a_stopped_one_left_is_gone_on_with(drawn: Path, models_dir: Path, tmp_path: Path) -> None:
+    teacher = models_dir / "mlperf_tiny" / "pretrainedResnet_quant.tflite"
+    for left in ("answers", "pixels", "running"):
+        (tmp_path / "out" / left).mkdir(parents=True)
+    ok("distill", "--data", drawn, "--teacher", teacher, *SMALL, "--epochs", 0.1, "--out", tmp_path / "out")
+
+
 def test_a_classifier_of_ours_teaches_its_logits(drawn: Path, tmp_path: Path) -> None:
     ok("train", "--data", drawn, "--out", tmp_path / "teacher", *SMALL, "--epochs", 20, "--augment", "none")
     words = (
@@ -84,6 +91,7 @@ BAD = {
     "a teacher that is not there": (["--teacher", "missing.tflite"], "missing.tflite"),
     "a teacher of other classes": (["--teacher", "RESNET", "--match", "logits"], "tells 10 classes apart"),
     "something else to match": (["--teacher", "RESNET", "--match", "colours"], "give features or logits"),
+    "an unknown change": (["--teacher", "RESNET", "--augment", "swirl"], "changes no pictures"),
     "no views": (["--teacher", "RESNET", "--data", "DRAWN:0"], "at least one view"),
 }
 
@@ -96,3 +104,4 @@ def test_bad_input_gets_one_line(
     given = [word.replace("RESNET", str(resnet)).replace("DRAWN", str(drawn)) for word in words]
     data = [] if "--data" in words else ["--data", drawn]
     assert said in refused("distill", *data, "--out", tmp_path / "out", *SMALL, *given)
+    assert not (tmp_path / "out").exists()

@@ -235,7 +235,6 @@ def test_a_plan_that_a_peer_refuses_ends_the_whole_with_its_line(
         run_codistillation(plan)
 
 
-@pytest.mark.skip(reason="not solved: a peer in a Ray worker stops before its first step, without a word")
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::FutureWarning:ray")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -52,6 +52,7 @@ def test_publishing_a_step_again_replaces_it(tmp_path: Path) -> None:
     assert store.steps(0) == [7] and found is not None and found.weights["dense/kernel"][0, 0] == 2
 
 
+@pytest.mark.slow
 def test_a_reader_never_sees_half_a_checkpoint_however_often_the_writer_is_killed(tmp_path: Path) -> None:
     store, first, pause, read = FolderStore(tmp_path, keep=2), 0, Event(), 0
     for number in range(6):
