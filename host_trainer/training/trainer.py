@@ -135,7 +135,7 @@ def make_optimizer(recipe: Recipe) -> Any:
     )
     shared = {
         "learning_rate": schedule,
-        "weight_decay": recipe.decay or None,
+        "weight_decay": recipe.decay,
         "global_clipnorm": recipe.clip,
         "use_ema": bool(recipe.average),
         "ema_momentum": recipe.average or 0.99,

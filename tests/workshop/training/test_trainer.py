@@ -1,5 +1,6 @@
 """A training that was stopped goes on bit for bit, and stops itself when its numbers go wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,9 +50,12 @@ def test_stopped_and_gone_on_is_the_uninterrupted_run_bit_for_bit(
     assert all(np.array_equal(whole[name], again[name]) for name in whole)
 
 
-def test_it_learns(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_it_learns_without_decay_too(optimizer: str, tmp_path: Path) -> None:
     losses: list[float] = []
-    fit(job(), tmp_path / "run", lambda step, told: losses.append(told["loss"]))
+    plain = job(optimizer)
+    plain = plain._replace(recipe=replace(plain.recipe, decay=0.0))
+    fit(plain, tmp_path / "run", lambda step, told: losses.append(told["loss"]))
     assert losses[-1] < losses[0]
 
 
