@@ -33,7 +33,7 @@ How = Annotated[
 ]
 Steps = Annotated[int, typer.Option("--qat-steps", min=0, help="Fine-tuning steps of qat.")]
 Cosine = Annotated[
-    float | None, typer.Option("--gate-cosine", help="Lowest cosine of any picture's feature (0.99).")
+    float | None, typer.Option("--gate-cosine", help="Lowest cosine of any picture's feature (0.95).")
 ]
 Drop = Annotated[
     float | None,
