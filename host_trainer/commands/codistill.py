@@ -21,18 +21,33 @@ from host_trainer.commands.train import (
     names_of,
 )
 
-Peers = Annotated[int, typer.Option("--peers", min=2, max=16, help="How many train at once.")]
-Interval = Annotated[int, typer.Option("--interval", min=1, help="Steps between two exchanges.")]
-BurnIn = Annotated[float, typer.Option("--burn-in", min=0, max=0.99, help="Share of the steps taken alone.")]
-Weight = Annotated[float, typer.Option("--weight", help="Of the others' prediction beside the labels.")]
+Peers = Annotated[int, typer.Option("--peers", metavar="N", min=2, max=16, help="How many train at once.")]
+Interval = Annotated[
+    int, typer.Option("--interval", metavar="STEPS", min=1, help="Steps between two exchanges.")
+]
+BurnIn = Annotated[
+    float, typer.Option("--burn-in", metavar="SHARE", min=0, max=0.99, help="Share of the steps taken alone.")
+]
+Weight = Annotated[
+    float, typer.Option("--weight", metavar="WEIGHT", help="Of the others' prediction beside the labels.")
+]
 Validation = Annotated[
-    float, typer.Option("--validation", help="Share of the pictures that only choose which network ships.")
+    float,
+    typer.Option(
+        "--validation", metavar="SHARE", help="Share of the pictures that only choose which network ships."
+    ),
 ]
 MaxAge = Annotated[
-    int | None, typer.Option("--max-age", min=1, help="Steps; older checkpoints of others do not count.")
+    int | None,
+    typer.Option(
+        "--max-age", metavar="STEPS", min=1, help="Steps; older checkpoints of others do not count."
+    ),
 ]
 Engine = Annotated[
-    str, typer.Option("--engine", help="processes on this machine, ray actors, or inline: in turn, in one.")
+    str,
+    typer.Option(
+        "--engine", metavar="NAME", help="processes on this machine, ray actors, or inline: in turn, in one."
+    ),
 ]
 Lockstep = Annotated[
     bool, typer.Option("--lockstep", help="Peers wait for each other: slower, and the same result each time.")

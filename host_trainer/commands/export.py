@@ -19,29 +19,46 @@ Model = Annotated[
         metavar="MODEL", help="A folder that host-trainer wrote, or a .tflite file.", show_default=False
     ),
 ]
-To = Annotated[str, typer.Option("--target", help="litert, edgetpu, onnx or tensorrt.")]
+To = Annotated[str, typer.Option("--target", metavar="NAME", help="litert, edgetpu, onnx or tensorrt.")]
 Data = Annotated[
     Path,
-    typer.Option("--data", help="Pictures: train/CLASS/* and test/CLASS/*, or CLASS/*.", show_default=False),
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Pictures: train/CLASS/* and test/CLASS/*, or CLASS/*.",
+        show_default=False,
+    ),
 ]
 Out = Annotated[
-    Path, typer.Option("--out", help="Folder for the result; must not be there yet.", show_default=False)
+    Path,
+    typer.Option(
+        "--out", metavar="DIR", help="Folder for the result; must not be there yet.", show_default=False
+    ),
 ]
 How = Annotated[
     str | None,
-    typer.Option("--quantise", help="ptq, qat, float16, dynamic or none; by default what the target likes."),
+    typer.Option(
+        "--quantise",
+        metavar="HOW",
+        help="ptq, qat, float16, dynamic or none; by default what the target likes.",
+    ),
 ]
-Steps = Annotated[int, typer.Option("--qat-steps", min=0, help="Fine-tuning steps of qat.")]
+Steps = Annotated[int, typer.Option("--qat-steps", metavar="N", min=0, help="Fine-tuning steps of qat.")]
 Cosine = Annotated[
-    float | None, typer.Option("--gate-cosine", help="Lowest cosine of any picture's feature (0.95).")
+    float | None,
+    typer.Option("--gate-cosine", metavar="COSINE", help="Lowest cosine of any picture's feature (0.95)."),
 ]
 Drop = Annotated[
     float | None,
-    typer.Option("--gate-drop", help="Accuracy that a linear probe may lose (ptq 0.01, qat 0.003)."),
+    typer.Option(
+        "--gate-drop", metavar="SHARE", help="Accuracy that a linear probe may lose (ptq 0.01, qat 0.003)."
+    ),
 ]
-BoardName = Annotated[str, typer.Option("--board", help="For tensorrt: nano, tx2, xavier or orin.")]
+BoardName = Annotated[
+    str, typer.Option("--board", metavar="NAME", help="For tensorrt: nano, tx2, xavier or orin.")
+]
 KeepFailed = Annotated[bool, typer.Option("--keep-failed", help="Publish also what is under the gate.")]
-Cache = Annotated[Path | None, typer.Option("--cache", help="Keep decoded pictures here.")]
+Cache = Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Keep decoded pictures here.")]
 
 
 def export(
