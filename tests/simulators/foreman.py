@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from typing import Any, NamedTuple
@@ -57,11 +58,15 @@ def refused(*words: object) -> str:
 
 
 def started(*words: object, **environment: str) -> subprocess.Popen[str]:
-    """Start `host-trainer` in a process of its own."""
+    """Start `host-trainer` in a process of its own that hears Ctrl-C, wherever the tests run.
+
+    A shell starts what it puts in the background deaf to it, and children inherit that.
+    """
     return subprocess.Popen(
         [sys.executable, "-m", "host_trainer.cli", *map(str, words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
