@@ -7,9 +7,9 @@ hundred steps to give the features it gave before, without labels. Accuracy is t
 unseen photographs of three sets; latency is on one thread, the files taking turns; size is of the file, and
 of the file as gzip packs it, which is what travels.
 
-Expected: unstructured sparsity and shared weights are smaller to send and no faster; fewer channels are faster
-and lose most; where a CPU has no int8 dot products (AVX2 without VNNI), float is faster than int8. 15 minutes
-on one core.
+Expected: unstructured sparsity and shared weights are smaller to send and no faster; fewer channels are
+faster and lose most; where a CPU has no int8 dot products (AVX2 without VNNI), float is faster than int8.
+15 minutes on one core.
 
     python benchmarks/pareto.py --write
 """

@@ -80,7 +80,7 @@ def test_its_own_result_is_a_network_to_start_from(photos: Path, tmp_path: Path)
 def test_ctrl_c_saves_and_the_same_command_goes_on(drawn: Path, tmp_path: Path) -> None:
     """That it goes on bit for bit is told by test_trainer.py."""
     out = tmp_path / "cut"
-    words = ("train", "--data", drawn, "--out", out, *SMALL, "--epochs", 400, "--save-every", 50)
+    words = ("train", "--data", drawn, "--out", out, *SMALL, "--epochs", 150, "--save-every", 50)
     process = started(*words)
     deadline = time.monotonic() + 120
     while not (out / RUNNING).exists() and time.monotonic() < deadline:
