@@ -117,15 +117,15 @@ def evaluated(file: Path, folder: Path, tasks: int, learner: str) -> float:
     return float(json.loads(done.stdout)["final_accuracy"])
 
 
-def latencies_ms(files: dict[str, Path]) -> dict[str, float]:
+def latencies_ms(files: dict[str, Path], turns: int = TURNS, runs: int = RUNS) -> dict[str, float]:
     """Return the median milliseconds of a feature, on one thread, the files taking turns."""
     spent: dict[str, list[float]] = {name: [] for name in files}
-    for _ in range(TURNS):
+    for _ in range(turns):
         for name, file in files.items():
             with opened_at_embedding(file, 1) as backbone:
                 pixels = np.zeros((*backbone.input_size, 3), np.uint8)
                 backbone.embed(pixels)
-                for _ in range(RUNS):
+                for _ in range(runs):
                     start = time.perf_counter()
                     backbone.embed(pixels)
                     spent[name].append((time.perf_counter() - start) * 1e3)

@@ -16,17 +16,15 @@ faster and lose most; where a CPU has no int8 dot products (AVX2 without VNNI), 
 
 import argparse
 import gzip
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ledger
 import numpy as np
-from default_backbone import SHIPPED
+from default_backbone import SHIPPED, latencies_ms
 from photographs import SETS, unpack
 
 from edge_cl.vision.backbone import open_backbone
@@ -113,7 +111,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="edge-cl-") as home:
         sets = load(Path(home), read_tflite(SHIPPED).input_size)
         files = variants(sets, Path(home))
-        latencies = latencies_ms(files)
+        latencies = latencies_ms(files, TURNS, RUNS)
         points = [
             Point(
                 name,
@@ -192,21 +190,6 @@ def accuracy(file: Path, sets: list[Photographs]) -> float:
             right += round(found * len(test))
             asked += len(test)
     return right / asked
-
-
-def latencies_ms(files: dict[str, Path]) -> dict[str, float]:
-    """Return the median milliseconds of a feature, on one thread, the files taking turns."""
-    spent: dict[str, list[float]] = {name: [] for name in files}
-    for _ in range(TURNS):
-        for name, file in files.items():
-            with open_backbone(file, input_range=(-1.0, 1.0)) as backbone:
-                pixels = np.zeros((*backbone.input_size, 3), np.uint8)
-                backbone.embed(pixels)
-                for _ in range(RUNS):
-                    start = time.perf_counter()
-                    backbone.embed(pixels)
-                    spent[name].append((time.perf_counter() - start) * 1e3)
-    return {name: statistics.median(values) for name, values in spent.items()}
 
 
 def frontier(points: list[Point]) -> set[str]:
