@@ -34,8 +34,8 @@ from host_trainer.compression import blocksparse, channels, clustering, lowrank,
 from host_trainer.datasets.batches import batch_indices
 from host_trainer.datasets.folders import read_folder
 from host_trainer.datasets.pixels import open_pixels
+from host_trainer.datasets.splits import spread
 from host_trainer.distillation.losses import IMAGES, TARGETS, feature_objective
-from host_trainer.export.golden import spread
 from host_trainer.export.litert import convert
 from host_trainer.export.probe import probe_accuracy
 from host_trainer.network import Network, to_input

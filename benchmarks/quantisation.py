@@ -24,8 +24,9 @@ from host_trainer.backbones.weights import load_weights
 from host_trainer.commands.terminal import quiet_libraries
 from host_trainer.datasets.folders import read_folder
 from host_trainer.datasets.pixels import open_pixels
+from host_trainer.datasets.splits import spread
 from host_trainer.export.cost import Cost, measure
-from host_trainer.export.golden import cosines, spread
+from host_trainer.export.golden import cosines
 from host_trainer.export.litert import convert
 from host_trainer.export.parity import Features, Labelled
 from host_trainer.export.probe import probe_accuracy

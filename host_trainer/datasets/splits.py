@@ -43,3 +43,8 @@ def held_back(labels: NDArray[np.integer], share: float, seed: int = 0) -> NDArr
         drawn = np.random.default_rng((seed, int(label) + 1)).permutation(members)
         chosen[drawn[:count]] = True
     return chosen
+
+
+def spread(count: int, wanted: int) -> NDArray[np.intp]:
+    """Return `wanted` places spread evenly over `count` pictures, all of them where there are fewer."""
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.intp))

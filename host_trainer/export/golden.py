@@ -63,11 +63,6 @@ def compare(data: bytes, backbone: Backbone) -> Agreement:
     )
 
 
-def spread(count: int, wanted: int = COUNT) -> NDArray[np.intp]:
-    """Return `wanted` places spread evenly over `count` pictures, all of them where there are fewer."""
-    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.intp))
-
-
 def _agreement(expected: NDArray, found: NDArray, scale: float, zero_point: int) -> Agreement:
     first, second = expected.astype(np.float64), found.astype(np.float64)
     return Agreement(

@@ -19,10 +19,10 @@ from host_trainer.backbones.networks import backbone_of
 from host_trainer.checkpoints import NETWORK, load_network
 from host_trainer.datasets.folders import Pictures, read_folder
 from host_trainer.datasets.pixels import open_pixels
+from host_trainer.datasets.splits import spread
 from host_trainer.export import golden
 from host_trainer.export.card import Card, to_markdown
 from host_trainer.export.cost import measure
-from host_trainer.export.golden import spread
 from host_trainer.export.litert import Scheme, convert
 from host_trainer.export.parity import Features, Gate, Labelled, Parity, judge
 from host_trainer.network import Network, to_input
@@ -247,7 +247,9 @@ def _tflite(order: Order, network: Network, data: bytes, shown: Shown, folder: P
     backbone = open_backbone(path, input_range=network.input_range)
     (folder / MANIFEST).write_text(backbone.manifest().to_json(), encoding="utf-8")
     asked = shown.test.features
-    (folder / golden.FILE).write_bytes(golden.record(backbone, np.asarray(asked[spread(len(asked))])))
+    (folder / golden.FILE).write_bytes(
+        golden.record(backbone, np.asarray(asked[spread(len(asked), golden.COUNT)]))
+    )
     notes, faults = _edgetpu(data, folder) if order.target is Target.EDGETPU else ((), ())
     return Made(path, backbone.embed_many, backbone.space.scale, backbone.space.zero_point, notes, faults)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from host_trainer.datasets.splits import spread
 from host_trainer.network import to_input
 from host_trainer.quantisation import qat
 from host_trainer.quantisation.compensation import compensated
@@ -47,7 +48,7 @@ def tuned(
     import keras
 
     tuning = tuning or Tuning()
-    shown = pixels[_spread(len(pixels), tuning.calibration)]
+    shown = pixels[spread(len(pixels), tuning.calibration)]
     wrapped = qat.wrap(compensated(folded, shown, input_range), input_range)
     qat.calibrate(wrapped, shown, input_range)
     if not tuning.steps:
@@ -102,7 +103,3 @@ def _places(count: int, tuning: Tuning, step: int) -> NDArray[np.intp]:
     per_round = max(1, count // size)
     order = np.random.default_rng((tuning.seed, step // per_round)).permutation(count)
     return order[step % per_round * size :][:size]
-
-
-def _spread(count: int, wanted: int) -> NDArray[np.intp]:
-    return np.unique(np.linspace(0, count - 1, min(count, wanted)).round().astype(np.intp))

@@ -11,6 +11,7 @@ import pytest
 
 from edge_cl.errors import ConfigError, MismatchError, ModelError, ProtocolError
 from edge_cl.vision.backbone import Backbone, open_backbone
+from host_trainer.datasets.splits import spread
 from host_trainer.export import golden
 from host_trainer.export.golden import cosines
 from host_trainer.export.litert import Scheme, convert
@@ -163,7 +164,7 @@ def test_a_damaged_golden_file_is_refused(small: Any, pixels: np.ndarray, tmp_pa
 
 @pytest.mark.parametrize(("count", "wanted"), [(1, 64), (10, 64), (64, 64), (1000, 64), (7, 3)])
 def test_golden_pictures_are_spread_over_all_of_them(count: int, wanted: int) -> None:
-    places = golden.spread(count, wanted)
+    places = spread(count, wanted)
     assert len(places) == min(count, wanted)
     assert places[0] == 0
     assert len(places) == 1 or places[-1] == count - 1
