@@ -241,7 +241,7 @@ class Statistics(Message):
         residue: weight added whose class was forgotten.
         factors: (R, D) directions of the scatter, -FACTOR to FACTOR.
         weights: (R,) of the directions.
-        spread: (D,) of what no direction tells, in units of `unit`.
+        spread: (D,) added to the scatter's diagonal, in units of `unit`.
         unit: of `spread`.
         error: share of the scatter that is not told yet.
     """
@@ -258,7 +258,7 @@ class Statistics(Message):
     residue: Annotated[int, Whole(-MAX_WEIGHT, MAX_WEIGHT)]
     factors: Annotated[NDArray[np.int8], Array(("int8",), ("R", "D"))]
     weights: Annotated[NDArray[np.int64], Array(("int64",), ("R",))]
-    spread: Annotated[NDArray[np.uint8], Array(("uint8",), ("D",))]
+    spread: Annotated[NDArray[np.int8], Array(("int8",), ("D",))]
     unit: Annotated[int, Whole(0, MAX_WEIGHT)]
     error: PerMille
 

@@ -82,7 +82,8 @@ def _chunk(drawn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _offer(drawn: dict[str, Any]) -> dict[str, Any]:
-    return {**drawn, "bundle": 0} if drawn["manifest"] is None else {**drawn, "bundle": max(drawn["bundle"], 1)}
+    bundle = 0 if drawn["manifest"] is None else max(drawn["bundle"], 1)
+    return {**drawn, "bundle": bundle}
 
 
 def _named(drawn: dict[str, Any], count: int) -> dict[str, Any]:

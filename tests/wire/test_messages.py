@@ -143,7 +143,7 @@ def statistics(**changes) -> Statistics:
         "residue": 0,
         "factors": np.array([[1, -7, 7]], np.int8),
         "weights": np.array([5]),
-        "spread": np.zeros(3, np.uint8),
+        "spread": np.zeros(3, np.int8),
         "unit": 0,
         "error": 100,
     }
