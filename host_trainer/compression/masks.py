@@ -34,7 +34,7 @@ def full_masks(kernels: Mapping[str, Any]) -> Masks:
 
 
 def moved(
-    masks: Masks, scores: Mapping[str, NDArray], counts: Mapping[str, int], seed: tuple[int, int]
+    masks: Masks, scores: Mapping[str, NDArray], counts: Mapping[str, int], seed: tuple[int, ...]
 ) -> Masks:
     """Return masks with exactly `counts` live weights a layer, the least scored ones gone.
 
@@ -46,7 +46,7 @@ def moved(
     return exact
 
 
-def regrown(masks: Masks, share: float, seed: tuple[int, int]) -> Masks:
+def regrown(masks: Masks, share: float, seed: tuple[int, ...]) -> Masks:
     """Return masks with a `share` of each layer's live weights more, drawn from the dead; they start at zero.
 
     The next `moved` takes as many away again, the weakest of old and new: the set moves, its size does not

@@ -4,7 +4,8 @@ TensorFlow keeps the numbers in the model and changes them in place; JAX passes 
 A `Stepper` hides which, and nothing else: no loop, no data, no disk.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,17 +13,34 @@ import numpy as np
 from edge_cl.errors import EngineError
 
 Batch = Mapping[str, np.ndarray]
-Call = Callable[..., Any]  # call(images, training=True) runs the network
-Loss = Callable[
-    [Call, Mapping[str, Any]], tuple[Any, dict[str, Any]]
-]  # (call, batch) -> (loss, more scalars)
+Loss = Callable[["Call", Mapping[str, Any]], tuple[Any, dict[str, Any]]]  # (call, batch) -> (loss, more)
+Told = dict[str, Any]  # scalars as float, the rest as numpy arrays
+FOLLOW = "follow"  # in a batch: (F,) how far each follower goes towards the model after this step
+
+
+class Call:
+    """Runs the network inside of a loss: `call(images, training=True)`.
+
+    `followers` answer without training: `call.followers[0](images)`; no gradient reaches them.
+    """
+
+    def __init__(self, run: Callable[..., Any], followers: Sequence[Callable[[Any], Any]] = ()) -> None:
+        self._run, self.followers = run, tuple(followers)
+
+    def __call__(self, images: Any, training: bool = False) -> Any:
+        """Return the network's answer."""
+        return self._run(images, training=training)
 
 
 class Stepper(Protocol):
     """Trains one model by one loss. The model's variables are true after `settle` only."""
 
-    def step(self, batch: Batch) -> dict[str, float]:
+    def step(self, batch: Batch) -> Told:
         """Change the weights once; return `loss` and what else the loss function told."""
+        ...
+
+    def guard(self, masks: Mapping[str, np.ndarray]) -> None:
+        """Let gradients of these guarded variables, by path, pass where the mask is 1; nothing retraces."""
         ...
 
     def settle(self) -> None:
@@ -34,7 +52,15 @@ class Stepper(Protocol):
         ...
 
 
-def open_stepper(model: Any, optimizer: Any, loss: Loss, *, jit: bool | None = None) -> Stepper:
+def open_stepper(
+    model: Any,
+    optimizer: Any,
+    loss: Loss,
+    *,
+    jit: bool | None = None,
+    guarded: Collection[str] = (),
+    followers: Sequence[Any] = (),
+) -> Stepper:
     """Return the stepper of the backend that Keras runs on.
 
     Args:
@@ -43,6 +69,9 @@ def open_stepper(model: Any, optimizer: Any, loss: Loss, *, jit: bool | None = N
         loss: `(call, batch) -> (loss, scalars)` in keras.ops; `call(images, training=...)` runs the network.
         jit: compile with XLA. By default where it pays: on JAX always, on TensorFlow with a GPU. XLA's
             depthwise convolutions on a CPU take six times as long as TensorFlow's own.
+        guarded: paths of variables whose gradients are multiplied by a mask, which is all ones until `guard`.
+        followers: models of the same graph whose variables move towards this one's after each step, by
+            `batch["follow"]`: exponential averages of the weights. No gradient reaches them.
 
     Raises:
         EngineError: Keras runs on a backend that this trainer does not know.
@@ -52,34 +81,55 @@ def open_stepper(model: Any, optimizer: Any, loss: Loss, *, jit: bool | None = N
     backend = keras.backend.backend()
     optimizer.build(model.trainable_variables)
     if backend == "tensorflow":
-        return _TensorFlowStepper(model, optimizer, loss, jit)
+        return _TensorFlowStepper(model, optimizer, loss, jit, guarded, followers)
     if backend == "jax":
-        return _JaxStepper(model, optimizer, loss)
+        return _JaxStepper(model, optimizer, loss, guarded, followers)
     raise EngineError(f"Keras runs on {backend}: set KERAS_BACKEND to tensorflow or jax")
 
 
 class _TensorFlowStepper:
-    def __init__(self, model: Any, optimizer: Any, loss: Loss, jit: bool | None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Any,
+        loss: Loss,
+        jit: bool | None,
+        guarded: Collection[str],
+        followers: Sequence[Any],
+    ) -> None:
         import tensorflow as tf
 
         if jit is None:
             jit = bool(tf.config.list_physical_devices("GPU"))
+        trained = model.trainable_variables
+        self._masks = {v.path: tf.Variable(tf.ones(v.shape)) for v in trained if v.path in guarded}
+        masks = [self._masks.get(variable.path) for variable in trained]
+        pairs = [list(zip(f.variables, model.variables, strict=True)) for f in followers]
+        call = Call(model, [partial(follower, training=False) for follower in followers])
 
         def step(batch: dict[str, Any]) -> dict[str, Any]:
-            values = [variable.value for variable in model.trainable_variables]
+            values = [variable.value for variable in trained]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(values)
-                value, more = loss(model, batch)
-            optimizer.apply(tape.gradient(value, values), model.trainable_variables)
+                value, more = loss(call, batch)
+            gradients = _masked(tape.gradient(value, values), masks)
+            optimizer.apply(gradients, trained)
+            for number, follower in enumerate(pairs):
+                for mine, other in follower:
+                    mine.assign(mine + batch[FOLLOW][number] * (other - mine))
             return {"loss": value, **more}
 
         # Shapes are those of the first batch; a last, shorter one traces once more.
         self._step = tf.function(step, jit_compile=jit, reduce_retracing=True)
         self._tensor = tf.convert_to_tensor
 
-    def step(self, batch: Batch) -> dict[str, float]:
+    def step(self, batch: Batch) -> Told:
         told = self._step({name: self._tensor(values) for name, values in batch.items()})
-        return {name: float(value) for name, value in told.items()}
+        return _plain(told)
+
+    def guard(self, masks: Mapping[str, np.ndarray]) -> None:
+        for path, mask in masks.items():
+            self._masks[path].assign(np.asarray(mask, np.float32))
 
     def settle(self) -> None:
         pass  # the variables are changed in place
@@ -89,51 +139,128 @@ class _TensorFlowStepper:
 
 
 class _JaxStepper:
-    def __init__(self, model: Any, optimizer: Any, loss: Loss) -> None:
+    def __init__(
+        self, model: Any, optimizer: Any, loss: Loss, guarded: Collection[str], followers: Sequence[Any]
+    ) -> None:
         import jax
 
-        self._model, self._optimizer = model, optimizer
+        self._model, self._optimizer, self._followers = model, optimizer, followers
+        paths = [variable.path for variable in model.trainable_variables]
+        self._masks: dict[str, Any] = {
+            v.path: np.ones(tuple(v.shape), np.float32)
+            for v in model.trainable_variables
+            if v.path in guarded
+        }
 
-        def judged(trained: Any, other: Any, batch: Any) -> Any:
+        def judged(trained: Any, other: Any, following: Any, batch: Any) -> Any:
             state = [other]
 
-            def call(images: Any, training: bool = False) -> Any:
+            def run(images: Any, training: bool = False) -> Any:
                 out, changed = model.stateless_call(trained, state[0], images, training=training)
                 state[0] = changed if training else state[0]
                 return out
 
-            value, more = loss(call, batch)
+            led = [partial(_answer, model, mine) for mine in following]
+            value, more = loss(Call(run, led), batch)
             return value, (more, state[0])
 
         graded = jax.value_and_grad(judged, has_aux=True)
 
-        def step(trained: Any, other: Any, moments: Any, batch: Any) -> Any:
-            (value, (more, other)), gradients = graded(trained, other, batch)
+        def step(masks: Any, trained: Any, other: Any, moments: Any, following: Any, batch: Any) -> Any:
+            (value, (more, other)), gradients = graded(trained, other, following, batch)
+            gradients = _masked(gradients, [masks.get(path) for path in paths])
             trained, moments = optimizer.stateless_apply(moments, gradients, trained)
-            return {"loss": value, **more}, trained, other, moments
+            led = trained, other
+            following = [
+                [
+                    _nearer(mine, theirs, batch[FOLLOW][number])
+                    for mine, theirs in zip(follower, led, strict=True)
+                ]
+                for number, follower in enumerate(following)
+            ]
+            return {"loss": value, **more}, trained, other, moments, following
 
-        self._step = jax.jit(step, donate_argnums=(0, 1, 2))
+        self._step = jax.jit(step, donate_argnums=(1, 2, 3, 4))
         self._state: list[Any] = []
         self.resume()
 
-    def step(self, batch: Batch) -> dict[str, float]:
-        told, *self._state = self._step(*self._state, dict(batch))
-        return {name: float(value) for name, value in told.items()}
+    def step(self, batch: Batch) -> Told:
+        told, *self._state = self._step(self._masks, *self._state, dict(batch))
+        return _plain(told)
+
+    def guard(self, masks: Mapping[str, np.ndarray]) -> None:
+        self._masks |= {path: np.asarray(mask, np.float32) for path, mask in masks.items()}
 
     def settle(self) -> None:
-        for variables, values in zip(self._variables(), self._state, strict=True):
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
+        *state, following = self._state
+        values = [*state, *[part for follower in following for part in follower]]
+        for variables, numbers in zip(self._variables(), values, strict=True):
+            for variable, number in zip(variables, numbers, strict=True):
+                variable.assign(number)
 
     def resume(self) -> None:
         # Copies: the step gives its inputs' memory to its outputs.
-        self._state = [
-            [np.array(variable.value) for variable in variables] for variables in self._variables()
+        groups = [[np.array(variable.value) for variable in variables] for variables in self._variables()]
+        parts = groups[3:]
+        self._state = [*groups[:3], [parts[at : at + 2] for at in range(0, len(parts), 2)]]
+
+    def _variables(self) -> list[list[Any]]:
+        model, following = self._model, []
+        for follower in self._followers:
+            following += [follower.trainable_variables, follower.non_trainable_variables]
+        return [
+            model.trainable_variables,
+            model.non_trainable_variables,
+            self._optimizer.variables,
+            *following,
         ]
 
-    def _variables(self) -> tuple[list[Any], list[Any], list[Any]]:
-        model = self._model
-        return model.trainable_variables, model.non_trainable_variables, self._optimizer.variables
+
+def _masked(gradients: Sequence[Any], masks: Sequence[Any]) -> list[Any]:
+    return [g if mask is None else g * mask for g, mask in zip(gradients, masks, strict=True)]
+
+
+def _nearer(mine: Sequence[Any], theirs: Sequence[Any], share: Any) -> list[Any]:
+    return [m + share * (t - m) for m, t in zip(mine, theirs, strict=True)]
+
+
+def _answer(model: Any, weights: Sequence[Any], images: Any) -> Any:
+    return model.stateless_call(*weights, images, training=False)[0]
+
+
+def _plain(told: Mapping[str, Any]) -> Told:
+    arrays = {name: np.asarray(value) for name, value in told.items()}
+    return {name: value if value.ndim else float(value) for name, value in arrays.items()}
+
+
+def open_forward(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the model's answer without training, compiled: (B, H, W, 3) float32 to (B, D) float32.
+
+    It reads the Keras variables at every call; keep B the same, each size is compiled once.
+
+    Raises:
+        EngineError: Keras runs on a backend that this trainer does not know.
+    """
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        run = tf.function(lambda images: model(images, training=False), reduce_retracing=True)
+        return lambda images: np.asarray(run(tf.convert_to_tensor(images)))
+    if backend == "jax":
+        import jax
+
+        answer = jax.jit(lambda trained, other, x: model.stateless_call(trained, other, x, training=False)[0])
+
+        def forward(images: np.ndarray) -> np.ndarray:
+            trained = [variable.value for variable in model.trainable_variables]
+            other = [variable.value for variable in model.non_trainable_variables]
+            return np.asarray(answer(trained, other, images))
+
+        return forward
+    raise EngineError(f"Keras runs on {backend}: set KERAS_BACKEND to tensorflow or jax")
 
 
 def predict(model: Any, images: np.ndarray, batch: int = 64) -> np.ndarray:

@@ -1,0 +1,103 @@
+"""Decides what a step of continual training minimises, in keras.ops: written once, for every method.
+
+A batch holds, by name:
+    images (B, H, W, 3), labels (B,) int, known (C,) 1 for the classes the stream's cross-entropy knows of;
+    from the first replay on: memory_images (R, H, W, 3), memory_labels (R,), memory_logits (R, C), and for a
+    second draw later_images (R, H, W, 3), later_labels (R,). A batch without `memory_images` is one without
+    replay.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from host_trainer.sparcl.methods import Method
+from host_trainer.training.gradients import Call, Loss
+
+ABSENT = -1e9  # logit of a class that does not count; as in the authors' code
+LOGITS = "logits"
+
+
+def objective(method: Method) -> Loss:
+    """Return the loss of a step; beside it the stream's `logits` (B, C), which the reservoir and DDR want."""
+
+    def loss(call: Call, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        stream, *replayed = _answers(call, batch, method.merged)
+        value = single_head(stream, batch["labels"], batch["known"])
+        if replayed:
+            value = method.share * value + _rehearsed(method, call, replayed, batch)
+        return value, {LOGITS: stream}
+
+    return loss
+
+
+def _rehearsed(method: Method, call: Call, replayed: list[Any], batch: Mapping[str, Any]) -> Any:
+    labels = batch["later_labels" if len(replayed) > 1 else "memory_labels"]
+    value = method.labels * cross_entropy(replayed[-1], labels)
+    if method.logits:
+        value += method.logits * squared(replayed[0], batch["memory_logits"])
+    if method.averages is not None:
+        answers = [follower(batch["memory_images"]) for follower in call.followers]
+        value += method.averages.weight * squared(replayed[0], surest(answers, batch["memory_labels"]))
+    return value
+
+
+def stream_loss(call: Call, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return L~(D_t): the single-head loss of the current task (SparCL section 3.1); for CWI and CGI."""
+    return single_head(call(batch["images"], training=True), batch["labels"], batch["known"]), {}
+
+
+def memory_loss(call: Call, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return L(M): the cross-entropy of remembered samples over all classes; for CWI and CGI."""
+    return cross_entropy(call(batch["images"], training=True), batch["labels"]), {}
+
+
+def single_head(logits: Any, labels: Any, known: Any) -> Any:
+    """Return the mean cross-entropy among known classes only: no gradient reaches the others' logits."""
+    from keras import ops
+
+    return cross_entropy(ops.where(known > 0, logits, ABSENT), labels)
+
+
+def cross_entropy(logits: Any, labels: Any) -> Any:
+    """Return the mean of -log softmax(logits)[label]."""
+    from keras import ops
+
+    chosen = ops.take_along_axis(ops.log_softmax(logits, axis=-1), labels[:, None], axis=-1)
+    return -ops.mean(chosen)
+
+
+def squared(logits: Any, wanted: Any) -> Any:
+    """Return the mean squared difference over batch and classes, those of the future too (DER eq. 6)."""
+    from keras import ops
+
+    return ops.mean(ops.square(logits - ops.stop_gradient(wanted)))
+
+
+def surest(answers: Sequence[Any], labels: Any) -> Any:
+    """Return per sample the logits (R, C) of the average that is surest of its label (CLS-ER eq. 4)."""
+    from keras import ops
+
+    best, sure = answers[0], _truth(answers[0], labels)
+    for other in answers[1:]:
+        probability = _truth(other, labels)
+        best = ops.where(probability > sure, other, best)
+        sure = ops.maximum(probability, sure)
+    return ops.stop_gradient(best)
+
+
+def _truth(logits: Any, labels: Any) -> Any:
+    from keras import ops
+
+    return ops.take_along_axis(ops.softmax(logits, axis=-1), labels[:, None], axis=-1)
+
+
+def _answers(call: Call, batch: Mapping[str, Any], merged: bool) -> list[Any]:
+    names = [name for name in ("images", "memory_images", "later_images") if name in batch]
+    if not merged:
+        return [call(batch[name], training=True) for name in names]
+    from keras import ops
+
+    together = call(ops.concatenate([batch[name] for name in names]), training=True)
+    sizes = [batch[name].shape[0] for name in names]
+    ends = [sum(sizes[: n + 1]) for n in range(len(sizes))]
+    return [together[end - size : end] for end, size in zip(ends, sizes, strict=True)]

@@ -1,0 +1,82 @@
+"""Decides what a continual training is made of, and refuses what makes no sense before anything is read."""
+
+from dataclasses import dataclass, replace
+
+from edge_cl.errors import ConfigError
+from host_trainer.sparcl.methods import Averages, Method, method_of
+from host_trainer.sparcl.schedule import EDGE, OFFICIAL, Sparsity
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One continual training.
+
+    Attributes:
+        method: what a step minimises.
+        sparsity: of a SparCL method; None for the others.
+        epochs: over each task.
+        batch: pictures of the stream a step.
+        replay: pictures of each draw from the buffer.
+        buffer: places of the reservoir; 0 for methods that replay nothing.
+        augment: changes of pictures, drawn independently for the stream and each draw.
+        momentum: of SGD; 0 in every publication.
+        clip: longest gradient over all weights; 0 for none.
+        seed: of weights, order, augmentation, reservoir and masks.
+    """
+
+    method: Method
+    sparsity: Sparsity | None = None
+    epochs: int = 5
+    batch: int = 32
+    replay: int = 32
+    buffer: int = 200
+    augment: tuple[str, ...] = ("crop", "flip")
+    momentum: float = 0.0
+    clip: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 2 or self.replay < 2:
+            raise ConfigError("give at least 1 epoch a task, and batches of 2 or more")
+        if self.method.sparse != (self.sparsity is not None):
+            raise ConfigError(
+                f"--sparsity and --mode belong to sparcl-er and sparcl-derpp, not to {self.method.name}"
+                if self.sparsity
+                else f"{self.method.name} needs a --sparsity, as 0.9"
+            )
+        if self.method.draws and self.buffer < 1:
+            raise ConfigError(
+                f"a buffer of {self.buffer} remembers nothing: give --buffer 1 or more, or --method sgd"
+            )
+        if not 0 <= self.momentum < 1 or self.clip < 0 or not self.method.rate > 0:
+            raise ConfigError("momentum is from 0 to below 1, clip 0 or more, and the rate above 0")
+
+    @property
+    def by_events(self) -> bool:
+        """Whether data removal counts forgetting events, as the authors' code does."""
+        return self.sparsity is not None and self.sparsity.mode == OFFICIAL
+
+
+# Edge mode: one draw serves both replay losses, in one forward with the stream; one average of the weights
+# answers, and steadies what is replayed.
+EDGE_AVERAGE = Averages(spans=(0.2,), chances=(1.0,), weight=0.15)
+
+
+def make_plan(
+    method: str, sparsity: Sparsity | None = None, rate: float | None = None, **options: object
+) -> Plan:
+    """Return the plan of a method by name; SparCL's modes change it as they are defined.
+
+    Raises:
+        ConfigError: an unknown method, or options that do not go together.
+    """
+    chosen = method_of(method)
+    if rate is not None:
+        chosen = replace(chosen, rate=rate)
+    if sparsity is not None and sparsity.mode == OFFICIAL:
+        chosen = replace(
+            chosen, first_task=False
+        )  # the authors' code fills the buffer in task 1, uses it later
+    if sparsity is not None and sparsity.mode == EDGE:
+        chosen = replace(chosen, draws=1, merged=True, averages=EDGE_AVERAGE)
+    return Plan(chosen, sparsity, **options)  # type: ignore[arg-type]
