@@ -46,6 +46,38 @@ def backward_transfer(matrix: Matrix) -> float:
     return _mean([matrix[-1, j] - matrix[j, j] for j in _tested(matrix)])
 
 
+def forward_transfer(matrix: Matrix, baseline: Sequence[float]) -> float:
+    """Return what earlier tasks did for later ones: mean over j > 1 of R[j - 1, j] - b[j].
+
+    Lopez-Paz and Ranzato, Gradient Episodic Memory, 2017, equation 4; `baseline` (T,) is the accuracy of the
+    untrained network on each task. NaN entries of either do not count; 0 where there is one task.
+    """
+    if len(baseline) != len(matrix):
+        raise ValueError(f"{len(baseline)} baselines for {len(matrix)} tasks")
+    gains = [matrix[j - 1, j] - baseline[j] for j in range(1, len(matrix))]
+    return _mean([gain for gain in gains if not np.isnan(gain)])
+
+
+def calibration_error(
+    probabilities: NDArray[np.floating], labels: NDArray[np.integer], bins: int = 15
+) -> float:
+    """Return how far confidence is from accuracy: the mean gap over bins, weighted by their samples.
+
+    Expected calibration error: Guo et al., On Calibration of Modern Neural Networks, 2017, equation 3, with
+    `bins` of equal width (15 there). Probabilities (N, C) in [0, 1], true classes (N,). NaN of nothing, and
+    where a probability is NaN: a network that answers so is not calibrated.
+    """
+    if len(probabilities) != len(labels):
+        raise ValueError(f"{len(probabilities)} answers for {len(labels)} questions")
+    if not len(labels) or np.isnan(probabilities).any():
+        return float("nan")
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == labels
+    places = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(np.intp)  # bin m is ((m-1)/M, m/M]
+    gaps = np.bincount(places, weights=right - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
 def _tested(matrix: Matrix) -> list[int]:
     """Return the earlier tasks that have test samples."""
     return [j for j in range(len(matrix) - 1) if not np.isnan(matrix[j, j]) and not np.isnan(matrix[-1, j])]

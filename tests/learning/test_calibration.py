@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from edge_cl.evaluation.metrics import calibration_error
 from edge_cl.learning import calibration
 from edge_cl.learning.calibration import Calibration
 
@@ -21,15 +22,6 @@ def sampled(temperature, noise, count=4000, seed=0):
     labels = (rng.random((count, 1)) < chances.cumsum(axis=1)).argmax(axis=1)
     wrong = rng.random(count) < noise
     return scores, np.where(wrong, rng.integers(CLASSES, size=count), labels), wrong
-
-
-def expected_calibration_error(probabilities, labels, bins=10):
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    which = np.minimum((confidence * bins).astype(int), bins - 1)
-    return sum(
-        (which == b).mean() * abs(right[which == b].mean() - confidence[which == b].mean())
-        for b in np.unique(which)
-    )
 
 
 @given(arrays.arrays(float, (4, CLASSES), elements=finite), finite)
@@ -64,7 +56,7 @@ def test_the_expected_calibration_error_falls(temperature):
     scores, labels, _ = sampled(temperature, 0.0)
     fitted = calibration.fit(*sampled(temperature, 0.0, seed=1)[:2])
     before, after = (
-        expected_calibration_error(np.exp(calibration.log_softmax(scores[:, 0] / t)), labels)
+        calibration_error(np.exp(calibration.log_softmax(scores[:, 0] / t)), labels, bins=10)
         for t in (1.0, fitted.temperature)
     )
     assert after < 0.03
