@@ -79,20 +79,29 @@ def domain_incremental(train: Samples, test: Samples, tasks: int, seed: int) -> 
         ConfigError: fewer sessions than tasks, or the parts do not fit.
     """
     _check(train, test, tasks)
-    sessions = sorted(set(train.sessions), key=_natural)
+    arrivals, groups = session_groups(train.sessions, test.sessions, tasks)
+    rng = np.random.default_rng((seed, SHUFFLE))
+    return Plan(tuple(rng.permutation(np.flatnonzero(arrivals == task)) for task in range(tasks)), groups)
+
+
+def session_groups(train: Sequence[str], test: Sequence[str], tasks: int) -> tuple[Indices, Indices]:
+    """Cut sessions, in their order, evenly into tasks: the task of each training (N,) and test sample (M,).
+
+    Raises:
+        ConfigError: fewer sessions than tasks.
+    """
+    sessions = sorted(set(train), key=natural)
     if tasks > len(sessions):
         raise ConfigError(
             f"{tasks} tasks need as many sessions, the training pictures have {len(sessions)}:"
-            " name them in the column `session` of manifest.csv, or take --protocol stream"
+            " name them in the column `session` of manifest.csv, or take another --protocol"
         )
     shares = np.array_split(np.arange(len(sessions)), tasks)
     task_of = {sessions[number]: task for task, share in enumerate(shares) for number in share}
-    arrivals = np.array([task_of[session] for session in train.sessions])
-    rng = np.random.default_rng((seed, SHUFFLE))
-    starts = [_natural(sessions[share[0]]) for share in shares[1:]]
-    return Plan(
-        tuple(rng.permutation(np.flatnonzero(arrivals == task)) for task in range(tasks)),
-        np.array([sum(start <= _natural(session) for start in starts) for session in test.sessions]),
+    starts = [natural(sessions[share[0]]) for share in shares[1:]]
+    return (
+        np.array([task_of[session] for session in train], np.intp),
+        np.array([sum(start <= natural(session) for start in starts) for session in test], np.intp),
     )
 
 
@@ -162,7 +171,7 @@ def _check(train: Samples, test: Samples, tasks: int) -> None:
         )
 
 
-def _natural(session: str) -> tuple[tuple[bool, int, str], ...]:
+def natural(session: str) -> tuple[tuple[bool, int, str], ...]:
     """Return a key that puts session 9 before session 10."""
     parts = re.findall(r"[0-9]+|[^0-9]+", session)
     return tuple((part[0] not in DIGITS, int(part) if part[0] in DIGITS else 0, part) for part in parts)
@@ -170,4 +179,4 @@ def _natural(session: str) -> tuple[tuple[bool, int, str], ...]:
 
 def _when(session: str, order: int | None) -> tuple[bool, Any, bool, int]:
     """Return a key in order of taking: known sessions, then known orders, then the rest."""
-    return (session == "" and order is None, _natural(session), order is None, order or 0)
+    return (session == "" and order is None, natural(session), order is None, order or 0)
