@@ -46,7 +46,7 @@ def backward_transfer(matrix: Matrix) -> float:
     return _mean([matrix[-1, j] - matrix[j, j] for j in _tested(matrix)])
 
 
-def forward_transfer(matrix: Matrix, baseline: Sequence[float]) -> float:
+def forward_transfer(matrix: Matrix, baseline: Sequence[float] | NDArray[np.float64]) -> float:
     """Return what earlier tasks did for later ones: mean over j > 1 of R[j - 1, j] - b[j].
 
     Lopez-Paz and Ranzato, Gradient Episodic Memory, 2017, equation 4; `baseline` (T,) is the accuracy of the
