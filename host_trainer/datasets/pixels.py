@@ -1,11 +1,12 @@
 """Decodes every picture once, at the size it is trained at, into one file that is mapped, not loaded."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ from edge_cl.errors import ConfigError, ImageError, StoreError
 from edge_cl.vision.frames import decode_image, image_hash, read_bytes
 from host_trainer.artefacts import PART, make_folder
 from host_trainer.datasets.folders import Pictures
-from host_trainer.datasets.views import View, views_of
+from host_trainer.datasets.records import Records
+from host_trainer.datasets.views import WHOLE, View, views_of
 
 DECODERS = 2  # threads; Pillow decodes outside of Python's lock
 AHEAD = 64  # pictures decoded before they are wanted: 64 of 12 MP are 36 MB each, but scaled at once
@@ -56,7 +58,7 @@ def open_pixels(
         ConfigError: no picture can be read.
         StoreError: the cache cannot be written.
     """
-    name = _name(pictures, size, views, seed)
+    name = _name(pictures.paths, size, views, seed)
     path, refusals = make_folder(cache) / f"{name}.pixels", cache / f"{name}.refused"
     shape = (views, *size, 3)
     if not path.is_file() or not refusals.is_file():
@@ -71,6 +73,25 @@ def open_pixels(
     return Pixels(values, pictures.at(kept), tuple(refused.values()))
 
 
+def open_records(
+    records: Records, size: tuple[int, int], cache: Path, watch: Watch = lambda done: None
+) -> NDArray[np.uint8]:
+    """Return recorded pictures at `size` = (H, W), (N, H, W, 3) uint8, from such a file in `cache` too.
+
+    Raises:
+        StoreError: the cache cannot be written.
+    """
+    path = make_folder(cache) / f"{_name(records.paths, size, 1, 0)}.pixels"
+    if not path.is_file():
+        with _whole_file(path) as file:
+            pictures = (picture for block in records.blocks for picture in block)
+            for done, picture in enumerate(pictures, start=1):
+                image = Image.fromarray(np.ascontiguousarray(picture))
+                file.write(np.ascontiguousarray(scaled(image, WHOLE, size)).tobytes())
+                watch(done)
+    return np.memmap(path, np.uint8, "r", shape=(len(records.labels), *size, 3))
+
+
 class Views:
     """Views of pictures, decoded when asked for: `views[pictures, numbers]`, (B,) indices each.
 
@@ -83,7 +104,7 @@ class Views:
 
     def __init__(self, pictures: Pictures, size: tuple[int, int], views: int, seed: int = 0) -> None:
         self.shape = (len(pictures.paths), views, *size, 3)
-        self.key = _name(pictures, size, views, seed)
+        self.key = _name(pictures.paths, size, views, seed)
         self._pictures, self._seed = pictures, seed
 
     def __getitem__(self, places: tuple[NDArray[np.intp], NDArray[np.intp]]) -> NDArray[np.uint8]:
@@ -139,16 +160,24 @@ def decoded_views(
 def _decode(
     pictures: Pictures, size: tuple[int, int], views: int, seed: int, path: Path, refusals: Path, watch: Watch
 ) -> None:
-    part, refused = path.with_name(PART + path.name), []
+    refused = []
+    with _whole_file(path) as file:
+        for number, found in enumerate(decoded_views(pictures, size, views, seed)):
+            if isinstance(found, str):
+                refused.append(f"{number}\t{found}")
+            else:
+                file.write(np.ascontiguousarray(found).tobytes())
+            watch(number + 1)
+        refusals.write_text("\n".join(refused), "utf-8")
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that takes the name `path` when the block ends well, and is gone when it does not."""
+    part = path.with_name(PART + path.name)
     try:
         with part.open("wb") as file:
-            for number, found in enumerate(decoded_views(pictures, size, views, seed)):
-                if isinstance(found, str):
-                    refused.append(f"{number}\t{found}")
-                else:
-                    file.write(np.ascontiguousarray(found).tobytes())
-                watch(number + 1)
-        refusals.write_text("\n".join(refused), "utf-8")
+            yield file
         part.replace(path)
     except OSError as error:
         raise StoreError(
@@ -158,9 +187,9 @@ def _decode(
         part.unlink(missing_ok=True)
 
 
-def _name(pictures: Pictures, size: tuple[int, int], views: int, seed: int) -> str:
+def _name(paths: Sequence[Path], size: tuple[int, int], views: int, seed: int) -> str:
     digest = hashlib.sha256(f"{LAYOUT} {size} {views} {seed}".encode())
-    for path in pictures.paths:
+    for path in paths:
         facts = path.stat()
         digest.update(
             f"{path.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
