@@ -107,11 +107,13 @@ def read_names(path: Path, count: int | None = None) -> tuple[str, ...]:
     """Return the class names of a text file, one a line; `count` of them where it is given.
 
     Raises:
-        ConfigError: cannot be read, or holds another number of names.
+        ConfigError: cannot be read, or holds no names, another number of them, or one twice.
     """
     names = tuple(line.strip() for line in read_text(path, MAX_NAMES_BYTES).splitlines() if line.strip())
     if count is not None and len(names) != count:
         raise ConfigError(f"{shown(path.name)}: holds {len(names)} names, not {count}: fetch it again")
+    if not names:
+        raise ConfigError(f"{shown(path.name)}: holds no names: fetch it again")
     if len(set(names)) != len(names):
         raise ConfigError(f"{shown(path.name)}: holds a name twice: fetch it again")
     return names
