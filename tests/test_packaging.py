@@ -34,6 +34,7 @@ HEAVY = {
     "pycoral",
 }
 DEVICE_ALONE = {"numpy", "pillow", "tomli", "ai-edge-litert", "tflite-runtime"}
+DEVICE_ALONE |= {"tuf", "urllib3", "securesystemslib"}  # docs/adr/0010
 BOARDS = [  # (Python, machine) that the pins must serve
     *(((3, minor), machine) for minor in (10, 11, 12, 13) for machine in ("x86_64", "aarch64")),
     ((3, 11), "armv7l"),
