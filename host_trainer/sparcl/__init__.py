@@ -1,0 +1,1 @@
+"""Trains a whole network class after class, sparsely: replay, dynamic masks, data removal."""
