@@ -5,6 +5,7 @@ are none, or where their classes are not taught yet.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,11 +72,30 @@ def calibration_error(
         raise ValueError(f"{len(probabilities)} answers for {len(labels)} questions")
     if not len(labels) or np.isnan(probabilities).any():
         return float("nan")
+    found = reliability(probabilities, labels, bins)
+    gaps = np.abs(found.accuracy - found.confidence) * found.answers
+    return float(gaps.sum() / len(labels))
+
+
+class Reliability(NamedTuple):
+    """Answers by confidence, bins without answers left out: means (M,) of both, how many (M,) there are."""
+
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    answers: NDArray[np.intp]
+
+
+def reliability(
+    probabilities: NDArray[np.floating], labels: NDArray[np.integer], bins: int = 15
+) -> Reliability:
+    """Sort the answers (N, C) to N questions into bins of equal width by their confidence; see above."""
     confidence = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == labels
     places = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(np.intp)  # bin m is ((m-1)/M, m/M]
-    gaps = np.bincount(places, weights=right - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    count = np.bincount(places, minlength=bins)
+    filled = count > 0
+    sure, correct = (np.bincount(places, weights=values, minlength=bins) for values in (confidence, right))
+    return Reliability(sure[filled] / count[filled], correct[filled] / count[filled], count[filled])
 
 
 def _tested(matrix: Matrix) -> list[int]:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shlex
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -18,6 +20,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 def print_json(result: dict[str, Any]) -> None:
     """Print the command's one JSON object."""
     typer.echo(json.dumps(result, allow_nan=False))
+
+
+def command_line() -> str:
+    """Return what was typed, so that a report can say how to repeat it."""
+    return shlex.join(["host-trainer", *sys.argv[1:]])
 
 
 def say(line: str) -> None:
@@ -34,15 +41,15 @@ class Meter:
     """A running task: where it stands and how fast it goes, told to a progress bar."""
 
     def __init__(self, bar: Progress, total: int, unit: str) -> None:
-        self._bar, self._unit, self._start, self._first = bar, unit, time.monotonic(), 0
+        self._bar, self._unit, self._start, self._first = bar, unit, time.monotonic(), 0.0
         self._task = bar.add_task("", total=total)
 
-    def begin(self, done: int) -> None:
+    def begin(self, done: float) -> None:
         """Say how much was done before this run; it does not count for the speed."""
         self._start, self._first = time.monotonic(), done
         self._bar.update(self._task, completed=done)
 
-    def show(self, done: int, words: str = "", size: int = 1) -> None:
+    def show(self, done: float, words: str = "", size: int = 1) -> None:
         """Move on: `done` of the total, each worth `size` units of speed."""
         rate = (done - self._first) * size / max(time.monotonic() - self._start, 1e-9)
         self._bar.update(self._task, completed=done, description=f"{words}  {rate:.0f} {self._unit}/s")
@@ -55,3 +62,22 @@ def meter(total: int, unit: str = "images") -> Iterator[Meter]:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=False) as bar:
         yield Meter(bar, total, unit)
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Yield a question: whether Ctrl-C was pressed. A second press ends the program at once."""
+    pressed = False
+
+    def press(number: int, frame: Any) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+        say("stopping after this step; Ctrl-C again stops at once, from the last checkpoint")
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,12 +1,21 @@
-"""`host-trainer train`: a classifier from an image folder."""
+"""`host-trainer train`: a classifier from an image folder, all at once or task after task."""
 
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from edge_cl.errors import ConfigError
-from host_trainer.commands.terminal import AsJson, meter, print_json, quiet_libraries, say
+from host_trainer.commands.terminal import (
+    AsJson,
+    command_line,
+    meter,
+    print_json,
+    quiet_libraries,
+    say,
+    stopping,
+)
 
 Data = Annotated[
     Path, typer.Option("--data", metavar="DIR", help="Holds train/CLASS/* and test/CLASS/*, or CLASS/*.")
@@ -35,6 +44,27 @@ Epochs = Annotated[
     float, typer.Option("--epochs", metavar="N", min=0.001, help="How often each picture is seen.")
 ]
 BatchSize = Annotated[int, typer.Option("--batch", metavar="N", min=2, max=4096, help="Pictures a step.")]
+EpochsOr = Annotated[
+    float | None,
+    typer.Option(
+        "--epochs",
+        metavar="N",
+        min=0.001,
+        help="How often each picture is seen [usual: 20; with --method 5 a task].",
+    ),
+]
+BatchOr = Annotated[
+    int | None,
+    typer.Option(
+        "--batch", metavar="N", min=2, max=4096, help="Pictures a step [usual: 64; with --method 32]."
+    ),
+]
+RateOr = Annotated[
+    float | None,
+    typer.Option(
+        "--rate", metavar="RATE", help="Highest learning rate [usual: 0.002; with --method as published]."
+    ),
+]
 Rate = Annotated[float, typer.Option("--rate", metavar="RATE", help="Highest learning rate.")]
 Augment = Annotated[
     str,
@@ -57,47 +87,191 @@ Events = Annotated[
 ]
 
 
+CONTINUAL = "Task after task"  # the panel of the help that holds these options
+
+
+def _continual(*names: str, help: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=CONTINUAL, **more)
+
+
+DataName = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DIR|NAME",
+        help="Holds train/CLASS/* and test/CLASS/*, or CLASS/*. With --method also cifar10, cifar100,"
+        " tiny-imagenet, mnist, rot-mnist, perm-mnist.",
+    ),
+]
+NetworkOr = Annotated[
+    str | None,
+    typer.Option(
+        "--network",
+        metavar="NETWORK",
+        help="FAMILY[:WIDTH][/SIZE]: mobilenetv1, mobilenetv2, resnet18, separable; or a checkpoint folder,"
+        " or a .tflite file. Usual: mobilenetv2:0.35/96; with --method resnet18:0.5.",
+    ),
+]
+MethodName = Annotated[
+    str | None,
+    _continual(
+        "--method",
+        metavar="METHOD",
+        help="sgd, joint, er, der, derpp, er-ace, cls-er, sparcl-er, sparcl-derpp: train task after task.",
+    ),
+]
+Protocol = Annotated[
+    str,
+    _continual("--protocol", help="class-incremental, task-incremental or domain-incremental."),
+]
+Tasks = Annotated[
+    int | None, _continual("--tasks", help="Into how many the classes are cut [usual: 5].", min=1)
+]
+Mode = Annotated[
+    str | None,
+    _continual(
+        "--mode",
+        help="Of a sparcl method: edge (whole channels: saves time; usual), paper, or official (its authors'"
+        " code).",
+    ),
+]
+SparsityShare = Annotated[
+    float | None, _continual("--sparsity", help="Share of weights that are zero [usual: 0.9].")
+]
+Without = Annotated[
+    str,
+    _continual("--without", metavar="NAMES", help="Parts of SparCL to leave out: masks, removal, gradients."),
+]
+Places = Annotated[int | None, _continual("--buffer", help="Pictures kept for replay [usual: 200].")]
+Clip = Annotated[float | None, _continual("--clip", help="Longest gradient; 0 for no bound [usual].")]
+Origin = Annotated[
+    Path | None,
+    _continual("--from", metavar="DIR", help="Go on from a finished training, with --new-data."),
+]
+NewData = Annotated[
+    str | None, _continual("--new-data", metavar="DIR", help="What to learn on top; its classes may be new.")
+]
+Root = Annotated[
+    Path, _continual("--data-root", metavar="DIR", help="Where data sets called by name lie [here].")
+]
+
+
 def train(
-    data: Data,
     out: Out,
-    network: NetworkName = "mobilenetv2:0.35/96",
+    data: DataName = None,
+    network: NetworkOr = None,
     weights: Weights = "random",
-    epochs: Epochs = 20,
-    batch: BatchSize = 64,
-    rate: Rate = 2e-3,
+    epochs: EpochsOr = None,
+    batch: BatchOr = None,
+    rate: RateOr = None,
     augment: Augment = "flip,crop",
     seed: Seed = 0,
     save_every: SaveEvery = 500,
     cache: Cache = None,
     tensorboard: Events = None,
+    method: MethodName = None,
+    protocol: Protocol = "class-incremental",
+    tasks: Tasks = None,
+    mode: Mode = None,
+    sparsity: SparsityShare = None,
+    without: Without = "",
+    buffer: Places = None,
+    clip: Clip = None,
+    origin: Origin = None,
+    new_data: NewData = None,
+    data_root: Root = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Train a classifier on an image folder; its backbone is what `export` turns into a device's.
+    """Train a classifier on pictures; its backbone is what `export` turns into a device's.
 
+    With --method the classes come task after task, and a report says what was kept and what was forgotten.
     Ctrl-C saves; the same command goes on. Runs on TensorFlow, or on JAX with KERAS_BACKEND=jax.
     """
     quiet_libraries()
-    from host_trainer.training.session import Options, train_classifier
-
-    options = Options(
-        data=data,
-        out=out,
-        network=network,
-        weights=weights,
-        epochs=epochs,
-        batch=batch,
-        rate=rate,
-        augment=names_of(augment),
-        seed=seed,
-        save_every=save_every,
-        cache=cache,
-        events=tensorboard,
-    )
-    result = train_classifier(options, meter, say)
+    shared = {
+        "out": out,
+        "seed": seed,
+        "save_every": save_every,
+        "cache": cache,
+        "augment": names_of(augment),
+    }
+    given = {"network": network, "epochs": epochs, "batch": batch, "rate": rate}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if method is None and origin is None:
+        only = {"--mode": mode, "--sparsity": sparsity, "--buffer": buffer, "--tasks": tasks, "--clip": clip}
+        _refuse(only, "belongs to a training task after task: give --method too")
+        _refuse({"--new-data": new_data}, "goes on from a finished training: give --from too")
+        result = _at_once({**shared, **chosen}, data, weights, tensorboard)
+    else:
+        _refuse({"--tensorboard": tensorboard}, "is for trainings without --method; see report.html")
+        result = _task_after_task(
+            {
+                **shared,
+                **chosen,
+                "command": command_line(),
+                "data": _only_one(data, new_data, origin),
+                "root": data_root,
+                "origin": origin,
+                "protocol": protocol,
+                "tasks": tasks,
+                "weights": weights,
+                "method": method,
+                "mode": mode,
+                "sparsity": sparsity,
+                "switches": dict.fromkeys(_parts_of(without), False),
+                "buffer": buffer,
+                "clip": clip,
+            }
+        )
     if as_json:
         print_json(result)
     else:
-        show(result)
+        (show if "test_accuracy" in result else show_continual)(result)
+
+
+def _at_once(chosen: dict[str, Any], data: str | None, weights: str, events: Path | None) -> dict[str, Any]:
+    from host_trainer.training.session import Options, train_classifier
+
+    if data is None:
+        raise ConfigError("no pictures to learn from: give --data DIR")
+    usual = {"network": "mobilenetv2:0.35/96"}
+    options = Options(data=Path(data), weights=weights, events=events, **{**usual, **chosen})
+    return train_classifier(options, meter, say)
+
+
+def _task_after_task(chosen: dict[str, Any]) -> dict[str, Any]:
+    from host_trainer.export.cost import peak_bytes
+    from host_trainer.sparcl.session import Options, World, train_continually
+
+    if "epochs" in chosen:
+        if chosen["epochs"] != int(chosen["epochs"]):
+            raise ConfigError("--epochs of a task is a whole number")
+        chosen["epochs"] = int(chosen["epochs"])
+    with stopping() as stopped:
+        return train_continually(Options(**chosen), World(time.monotonic, peak_bytes, meter, say, stopped))
+
+
+def _only_one(data: str | None, new_data: str | None, origin: Path | None) -> str:
+    if origin is not None and (new_data is None or data is not None):
+        raise ConfigError("--from goes on with --new-data DIR, and takes no --data")
+    found = data if origin is None else new_data
+    if found is None:
+        raise ConfigError("no pictures to learn from: give --data DIR, or the name of a data set")
+    return found
+
+
+def _parts_of(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in ("masks", "removal", "gradients")]
+    if unknown:
+        raise ConfigError(f"--without {unknown[0]!r}: give some of masks, removal, gradients")
+    return names
+
+
+def _refuse(options: dict[str, Any], reason: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"{name} {reason}")
 
 
 def names_of(text: str) -> tuple[str, ...]:
@@ -116,3 +290,19 @@ def show(result: dict[str, Any]) -> None:
     judged = f", right on {tested:.1%} of {result['test']} unseen pictures" if tested is not None else ""
     typer.echo(f"{result['network']}: {result['steps']} steps on {result['train']} pictures{judged}")
     typer.echo(f"it lives in {result['out']}; next: host-trainer export {result['out']} --target litert ...")
+
+
+def show_continual(result: dict[str, Any]) -> None:
+    """Say in words what came out of a training task after task."""
+    found, totals = result["metrics"], result["totals"]
+    seconds = sum(totals["seconds"].values())
+    saved = totals["dense_flops_honest"] / totals["flops_honest"]
+    typer.echo(
+        f"{result['network']}, {result['method']}: right on {found['class_il']:.1%} of unseen pictures among"
+        f" all classes, {found['task_il']:.1%} within their task; forgetting {found['forgetting']:.3f}"
+    )
+    typer.echo(f"{seconds:.0f} s, {saved:.1f} times fewer operations than dense; look at {result['report']}")
+    typer.echo(
+        f"it lives in {result['out']}; next: host-trainer export {result['out']} --target litert ..., or"
+        f" host-trainer train --from {result['out']} --new-data DIR --out ..."
+    )

@@ -59,7 +59,7 @@ def main(path: str) -> None:
     """Print the figures of one file as JSON."""
     run, shape = _onnx(path) if path.endswith(".onnx") else _tflite(path)
     pixels = np.random.default_rng(0).integers(0, 256, (WARM_UP + RUNS, *shape), dtype=np.uint8)
-    print(json.dumps({"latency_ms": 1e3 * _median(run, pixels), "peak_bytes": _peak_bytes()}))
+    print(json.dumps({"latency_ms": 1e3 * _median(run, pixels), "peak_bytes": peak_bytes()}))
 
 
 def _median(run: Callable[[Any], Any], pixels: np.ndarray) -> float:
@@ -87,7 +87,7 @@ def _onnx(path: str) -> tuple[Callable[[Any], Any], tuple[int, ...]]:
     return lambda image: session.run(None, {port.name: image[None] * width + low}), tuple(port.shape[1:])
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Return this process's highest resident memory.
 
     Not getrusage: its figure is handed down by the parent, which had TensorFlow loaded.

@@ -80,4 +80,4 @@ def _memory(found: Importance, path: str, rules: Sparsity) -> tuple[NDArray[np.f
 
 
 def _mean(sums: Gradients, batches: int) -> dict[str, NDArray[np.float32]]:
-    return {path: total / batches for path, total in sums.items()}
+    return {path: total / np.float32(batches) for path, total in sums.items()}

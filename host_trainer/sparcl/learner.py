@@ -20,17 +20,20 @@ from host_trainer.sparcl.losses import ABSENT, LOGITS, objective
 from host_trainer.sparcl.methods import Scope
 from host_trainer.sparcl.plan import Plan
 from host_trainer.sparcl.reservoir import Memories, Reservoir, draw, empty, offer
-from host_trainer.sparcl.schedule import OFFICIAL, Move, Sparsity, move_at, stage_of
+from host_trainer.sparcl.schedule import EDGE, OFFICIAL, Move, Sparsity, move_at, stage_of
+from host_trainer.sparcl.structured import ChannelMasks
+from host_trainer.sparcl.weights import WeightMasks
 from host_trainer.training.gradients import FOLLOW, open_forward, open_stepper
 
 # What the last number of a random generator's seed stands for.
 ORDER, KEPT, DRAWN, CHANCE, MASKS, DISMISSED, ASSESSED = range(7)
 STREAM, FIRST_DRAW, SECOND_DRAW = range(3)  # whose augmentation
+NORM_MOMENTUM = 0.9  # of running statistics, as in every publication compared with; a task has few steps
 ASKED_AT_ONCE = 250  # pictures an evaluation shows the network at a time; test sets are multiples of it
 
 
 class Lesson(NamedTuple):
-    """The pictures of one task: images (N, H, W, 3) uint8, labels (N,) int32, and the labels it teaches (T,)."""
+    """The pictures of one task: images (N, H, W, 3) uint8, labels (N,) int32, and what it teaches (T,)."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int32]
@@ -85,7 +88,7 @@ class Masking(Protocol):
 
 
 class Step(NamedTuple):
-    """What one step did: its loss, pictures answered rightly, and pictures seen, replayed, asked of averages."""
+    """What one step did: its loss, right answers, and pictures seen, replayed, and asked of averages."""
 
     loss: float
     right: int
@@ -204,7 +207,7 @@ class Learner:
     def answer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits (N, C) of what answers questions: the first average, else the network itself."""
         self.stepper.settle()
-        parts = []
+        parts = [np.zeros((0, len(self.seen)), np.float32)]
         for at in range(0, len(images), ASKED_AT_ONCE):
             part = to_input(images[at : at + ASKED_AT_ONCE], self.network.input_range)
             short = ASKED_AT_ONCE - len(part)
@@ -279,7 +282,7 @@ class Learner:
         return self._assessor.assess(stream, memory if remembered else None, batches), shown
 
     def _look_back(self, batch: Mapping[str, NDArray[Any]], at: int, last: bool) -> None:
-        """Take this batch's gradient where the authors' code does: for the gradient mask, for the next CWI."""
+        """Take this batch's gradient where the authors' code does: for the gradient mask and the next CWI."""
         rules, masking = self.plan.sparsity, self.masking
         if self._snapshot is None or rules is None or masking is None:
             return
@@ -345,7 +348,7 @@ class Learner:
         bad = [v.path for v in self.network.model.variables if not np.isfinite(np.asarray(v.value)).all()]
         where = f"first in {bad[0]}" if bad else "the weights are still numbers"
         raise EngineError(
-            f"the loss is {told['loss']} at step {self.steps + 1} ({where}): lower the learning rate (--rate),"
+            f"the loss is {told['loss']} at step {self.steps + 1} ({where}): lower the learning rate (--rate)"
             " or bound the gradient (--clip 5); the checkpoint before it is whole"
         )
 
@@ -364,3 +367,40 @@ def _right(
 def _below(group: str, state: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     start = f"{group}/"
     return {name[len(start) :]: values for name, values in state.items() if name.startswith(start)}
+
+
+def open_learner(network: Network, plan: Plan) -> Learner:
+    """Return the learner of a classifier that was not trained yet, masks in force and averages beside it.
+
+    In edge mode the learner's network is the small one inside of the given, wide one.
+
+    Raises:
+        ConfigError: masks that this network cannot have.
+    """
+    import keras
+
+    for layer in network.model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = NORM_MOMENTUM
+    masking = _masking(network.model, plan)
+    model = masking.model if masking else network.model
+    averages = plan.method.averages
+    followers = [_copy(model) for _ in averages.spans] if averages else []
+    if masking:
+        masking.lead(followers)
+    return Learner(network._replace(model=model), masking, followers, plan)
+
+
+def _masking(model: Any, plan: Plan) -> Masking | None:
+    rules = plan.sparsity
+    if rules is None or not (rules.masks or rules.gradients):
+        return None
+    return (ChannelMasks if rules.mode == EDGE else WeightMasks)(model, rules, plan.seed)
+
+
+def _copy(model: Any) -> Any:
+    import keras
+
+    copy = keras.models.clone_model(model)
+    set_weights(copy, weights_of(model), "an average")
+    return copy

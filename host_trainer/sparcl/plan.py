@@ -1,6 +1,7 @@
 """Decides what a continual training is made of, and refuses what makes no sense before anything is read."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from edge_cl.errors import ConfigError
 from host_trainer.sparcl.methods import Averages, Method, method_of
@@ -57,9 +58,10 @@ class Plan:
         return self.sparsity is not None and self.sparsity.mode == OFFICIAL
 
 
-# Edge mode: one draw serves both replay losses, in one forward with the stream; one average of the weights
-# answers, and steadies what is replayed.
-EDGE_AVERAGE = Averages(spans=(0.2,), chances=(1.0,), weight=0.15)
+# Edge mode: one draw serves both replay losses, in one forward with the stream; replayed labels weigh as much
+# as new ones; an average of the weights answers, and steadies what is replayed. DER++ loses by momentum.
+EDGE_AVERAGE = Averages(spans=(0.1,), chances=(1.0,), weight=0.15)
+EDGE_MOMENTUM = 0.9
 
 
 def make_plan(
@@ -78,5 +80,31 @@ def make_plan(
             chosen, first_task=False
         )  # the authors' code fills the buffer in task 1, uses it later
     if sparsity is not None and sparsity.mode == EDGE:
-        chosen = replace(chosen, draws=1, merged=True, averages=EDGE_AVERAGE)
+        chosen = replace(chosen, draws=1, merged=True, share=1.0, labels=1.0, averages=EDGE_AVERAGE)
+        options.setdefault("momentum", EDGE_MOMENTUM)
     return Plan(chosen, sparsity, **options)  # type: ignore[arg-type]
+
+
+def plan_facts(plan: Plan) -> dict[str, Any]:
+    """Return a plan as plain JSON values; `plan_of` reads them back."""
+    facts = {name: value for name, value in vars(plan).items() if name not in ("method", "sparsity")}
+    return {
+        **facts,
+        "augment": list(plan.augment),
+        "method": plan.method.name,
+        "rate": plan.method.rate,
+        "sparsity": asdict(plan.sparsity) if plan.sparsity else None,
+    }
+
+
+def plan_of(facts: dict[str, Any]) -> Plan:
+    """Return the plan that `plan_facts` described.
+
+    Raises:
+        ConfigError: a method or setting that this program does not have.
+    """
+    given = dict(facts)
+    sparsity = Sparsity(**given.pop("sparsity")) if given["sparsity"] else None
+    given.pop("sparsity", None)
+    augment = tuple(given.pop("augment"))
+    return make_plan(given.pop("method"), sparsity, given.pop("rate"), augment=augment, **given)

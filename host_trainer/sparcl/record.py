@@ -197,7 +197,7 @@ def from_json(text: str) -> Record:
             f"this record is of version {told.get('version')!r}, not {VERSION}: train with this program"
         )
     try:
-        return _read(told, Record, "record")  # type: ignore[no-any-return]
+        return _read(told, Record, "record")
     except ValueError as error:
         raise MismatchError(f"this is no record of a training: {error}") from error
 

@@ -72,7 +72,7 @@ class Sparsity:
             )
         if not self.sparsity <= self.still < 1:
             raise ConfigError(
-                f"a gradient sparsity of {self.still:g} is below the weights' {self.sparsity:g}, or not below 1"
+                f"a gradient sparsity of {self.still:g} is under the weights' {self.sparsity:g}, or above 1"
             )
         if self.initial not in ("magnitude", "uniform", "erk") or self.scope not in ("layer", "global"):
             raise ConfigError("masks begin by magnitude, uniform or erk, and move by layer or global")

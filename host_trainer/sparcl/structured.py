@@ -47,7 +47,7 @@ class ChannelMasks:
         self.structure = structure_of(wide)
         widths = {group.name: group.width for group in self.structure.groups}
         room = live_counts(self.structure, 1 - sparsity.density)
-        # The slots are even numbers for the kernels' sake; what is grown for a new task lives in the last ones.
+        # The slots are multiples of eight for the kernels' sake; a new task's channels take the spare ones.
         self._spare = {n: min(moved_count(w, sparsity.inter), room[n] - 1) for n, w in widths.items()}
         if not sparsity.masks:
             self._spare = dict.fromkeys(widths, 0)
@@ -129,7 +129,7 @@ class ChannelMasks:
         self.moving = {n: bool(m) for n, m in zip(self.moving, state[MOVING], strict=True)}
 
     def finished(self, model: Any) -> Any:
-        """Return a model as it is given away: a plain network with the living channels, no slot left empty."""
+        """Return a model as it is given away: a plain network of the living channels, no slot empty."""
         tight = first_slots(live_masks(self.structure, self.slots), self._counts_now())
         small = compact(self._wide, self._counts_now())
         wide = scatter(weights_of(model), self.structure, self.slots)

@@ -27,10 +27,10 @@ SHOWN_REFUSALS = 5
 class Meter(Protocol):
     """Hears how far a task is."""
 
-    def begin(self, done: int) -> None:
+    def begin(self, done: float) -> None:
         """Start counting at `done`."""
 
-    def show(self, done: int, words: str = "", size: int = 1) -> None:
+    def show(self, done: float, words: str = "", size: int = 1) -> None:
         """Move to `done`."""
 
 
