@@ -31,6 +31,10 @@ PACKAGES = {
     "PIL": ("edge_cl.vision", "edge_cl.commands", "edge_cl.device", "host_trainer"),
     "tomli": ("edge_cl.config",),
     "tomllib": ("edge_cl.config",),  # of the standard library from Python 3.11
+    "tuf": ("edge_cl.device.releases", "edge_cl.device.transport", "host_trainer.release"),
+    "urllib3": ("edge_cl.device.transport",),
+    "securesystemslib": ("host_trainer.release",),
+    "cryptography": ("host_trainer.release",),
     "typer": ("host_trainer",),
     "rich": ("host_trainer",),
 }
@@ -68,15 +72,18 @@ WORLD = {
         "edge_cl.cli",
         "edge_cl.commands",
         "edge_cl.device.agent",
+        "edge_cl.device.releases",  # dates, as tuf's documents have them; `now` is handed in
         "host_trainer.cli",
         "host_trainer.commands",
         "host_trainer.export.cost",
+        "host_trainer.release",  # dates again
     ),
     "disk": (
         "edge_cl.config",
         "edge_cl.memory",
         "edge_cl.device.install",
         "edge_cl.device.archive",
+        "edge_cl.device.releases",  # the documents and marks of releases, and files that are not bundles yet
         f"{ENGINES}.tensorrt_worker",  # engines built on the board, in a folder handed in
         *HOST_DISK,
     ),

@@ -15,6 +15,8 @@ from edge_cl.errors import ReleaseError
 
 CHANNELS = ("canary", "beta", "stable")  # a release is promoted from each to the next
 ANY = "any"  # the hardware class of a release that every board can run
+ISSUED = "issued"  # field of the timestamp: when it was signed, as "2026-11-25T06:12:31Z"
+ISSUED_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 MAX_BUNDLE = (1 << 53) - 1  # beyond it, readers of JSON in other languages round
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MODEL = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")

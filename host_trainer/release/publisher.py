@@ -1,0 +1,206 @@
+"""Carries out what a person does with a repository: founds it, publishes, promotes, rotates a key, renews."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from tuf.api.metadata import Key, TargetFile
+
+from edge_cl.errors import ConfigError, InputError
+from edge_cl.wire.release import CHANNELS, Facts, path_of, role_of
+from host_trainer.release.folder import RepositoryFolder, add_file
+from host_trainer.release.keyring import Keyring, key_folder
+from host_trainer.release.repository import (
+    FIRST_KEYS,
+    OFFLINE,
+    Repository,
+    described,
+    due,
+    found,
+    max_bundle,
+    name_of,
+    promoted,
+    renewed,
+    roles_of,
+    rotated,
+    stem,
+    with_model,
+    with_target,
+)
+from host_trainer.release.signing import can_sign, seal
+
+
+class Listed(NamedTuple):
+    """A release that was listed: its path, file, SHA-256 (hex), bundle number."""
+
+    path: str
+    file: Path
+    sha256: str
+    bundle: int
+
+
+class Rotation(NamedTuple):
+    """A key that took another's place: both names, the new file, and the roles it signs."""
+
+    old: str
+    new: str
+    file: Path
+    roles: tuple[str, ...]
+
+
+class Renewal(NamedTuple):
+    """What was signed anew, and what is due but lacks its keys, each with its expiry."""
+
+    renewed: tuple[tuple[str, datetime], ...]
+    waiting: tuple[tuple[str, datetime], ...]
+
+
+def found_repository(
+    place: RepositoryFolder, ring: Keyring, models: Iterable[str], passphrase: bytes, now: datetime
+) -> Repository:
+    """Make the keys and the first documents of a repository; the offline keys are under the passphrase.
+
+    Raises:
+        ConfigError: there is one already, or keys are.
+        ReleaseError: a model's name cannot be.
+    """
+    chosen = list(dict.fromkeys(models))
+    if not chosen:
+        raise ConfigError("a repository needs a model: name one with --model")
+    for model in chosen:
+        role_of(model, CHANNELS[0])  # refuses a bad name before a key is made
+    with place.locked(new=True):
+        if place.exists():
+            raise ConfigError(f"{place.folder} holds a repository already: choose another folder")
+        if place.keys.exists():
+            raise ConfigError(f"{place.keys} is there, but no repository: move it away, then repeat")
+        sealed = seal(None, found(_first_keys(place, ring, passphrase), chosen, now), ring.signer_of)
+        place.write(sealed)
+    return sealed.repository
+
+
+def add_model(place: RepositoryFolder, ring: Keyring, model: str, now: datetime) -> Repository:
+    """Add the channels of one more model; needs the targets key, the trainer's and the release key."""
+    with place.locked():
+        before = place.read()
+        sealed = seal(before, with_model(before, model, now), ring.signer_of)
+        place.write(sealed)
+    return sealed.repository
+
+
+def publish(
+    place: RepositoryFolder,
+    ring: Keyring,
+    source: Path,
+    model: str,
+    channel: str,
+    now: datetime,
+    facts: Facts | None = None,
+    name: str = "",
+) -> Listed:
+    """List a file in a channel; without facts it is the next bundle, for any board and runtime.
+
+    Raises:
+        InputError: the file cannot be read.
+        ConfigError: as `with_target`, or keys are missing.
+        ReleaseError: names or facts that cannot be.
+    """
+    path = path_of(model, channel, name or source.name)
+    with place.locked():
+        before = place.read()
+        facts = facts or Facts(next_bundle(before, model))
+        target = described(_target(path, source), facts)
+        sealed = seal(before, with_target(before, model, channel, target, now), ring.signer_of)
+        file = place.target_file(target)
+        add_file(file, source)
+        place.write(sealed)
+    return Listed(path, file, target.hashes["sha256"], facts.bundle)
+
+
+def promote(place: RepositoryFolder, ring: Keyring, name: str, model: str, to: str, now: datetime) -> Listed:
+    """List a release of the channel before in `to` as well; same bytes, same facts.
+
+    Raises:
+        ConfigError: as `promoted`, keys are missing, or the file is not what was signed.
+    """
+    with place.locked():
+        before = place.read()
+        after, source, target = promoted(before, model, name, to, now)
+        sealed = seal(before, after, ring.signer_of)
+        held = place.target_file(source)
+        if _target(source.path, held).hashes != source.hashes:
+            raise ConfigError(f"{held} is not what was signed: restore a copy of it")
+        file = place.target_file(target)
+        add_file(file, held)
+        place.write(sealed)
+    return Listed(target.path, file, target.hashes["sha256"], target.custom["bundle"])
+
+
+def rotate_key(place: RepositoryFolder, ring: Keyring, old: str, now: datetime) -> Rotation:
+    """Make a key, put it wherever the old one stood, sign what that touches, and put the old one aside.
+
+    The new key lies where the old one lay, under the passphrase if that one was.
+
+    Raises:
+        ConfigError: no such key, or keys that must sign are missing; the repository is then as it was.
+    """
+    with place.locked():
+        before = place.read()
+        names = {name_of(key) for role in roles_of(before) for key in before.keys_of(role)}
+        touched = tuple(role for role in roles_of(before) if old in map(name_of, before.keys_of(role)))
+        if not touched:
+            rotated(before, old, before.keys_of("root")[0], now)  # says which names there are
+        found_at = ring.find(old)
+        new = ring.next_name(old, names)
+        folder = found_at.parent if found_at else key_folder(place.keys, new)
+        is_secret = ring.is_encrypted(old) if found_at else stem(old) in OFFLINE
+        key = ring.make(new, ring.passphrase() if is_secret else b"", folder)
+        try:
+            sealed = seal(before, rotated(before, old, key, now), ring.signer_of)
+        except ConfigError:
+            ring.discard(new)
+            raise
+        place.write(sealed)
+        ring.retire(old)
+    return Rotation(old, new, folder / f"{new}.pem", touched)
+
+
+def renew(place: RepositoryFolder, ring: Keyring, now: datetime) -> Renewal:
+    """Sign snapshot and timestamp anew, and what else is half through its life and has its keys here."""
+    with place.locked():
+        before = place.read()
+        late = due(before, now)
+        able = [role for role in late if can_sign(before, role, ring.signer_of)]
+        sealed = seal(before, renewed(before, able, now), ring.signer_of)
+        place.write(sealed)
+    done = sealed.repository
+    expiries = {role: done.document(role).signed.expires for role in roles_of(done)}
+    signed = [*able, "snapshot", "timestamp"]
+    return Renewal(
+        tuple((role, expiries[role]) for role in signed),
+        tuple((role, expiries[role]) for role in late if role not in able),
+    )
+
+
+def next_bundle(repository: Repository, model: str) -> int:
+    """Return the number after the highest in any channel of a model."""
+    roles = [role_of(model, channel) for channel in CHANNELS]
+    return 1 + max_bundle(repository, [role for role in roles if role in repository.channels])
+
+
+def _first_keys(place: RepositoryFolder, ring: Keyring, passphrase: bytes) -> dict[str, Key]:
+    names = [f"{role}-{n}" for role, count in FIRST_KEYS.items() for n in range(1, count + 1)]
+    return {
+        name: ring.make(name, passphrase if stem(name) in OFFLINE else b"", key_folder(place.keys, name))
+        for name in names
+    }
+
+
+def _target(path: str, source: Path) -> TargetFile:
+    try:
+        return TargetFile.from_file(path, str(source), ["sha256"])
+    except OSError as error:
+        raise InputError(
+            f"{source} cannot be read ({error.strerror}): check the path and its rights"
+        ) from error
