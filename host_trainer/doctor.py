@@ -32,6 +32,8 @@ PARTS = (
     Part("onnx", "the export for Jetson boards", ("onnx",)),
     Part("tf2onnx", "turns networks into ONNX files", ("tf2onnx",)),
     Part("onnxruntime", "checks that the ONNX file answers as the network did", ("onnxruntime",)),
+    Part("tuf", "signs what devices may install", ("tuf",)),
+    Part("cryptography", "the keys that sign it", ("cryptography",)),
     Part("ai_edge_litert", "checks that the int8 file answers as the network did", ("ai-edge-litert",)),
 )
 

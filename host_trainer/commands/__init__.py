@@ -10,6 +10,9 @@ from host_trainer.commands.codistill import codistill
 from host_trainer.commands.distill import distill
 from host_trainer.commands.doctor import doctor
 from host_trainer.commands.export import export
+from host_trainer.commands.init import init
+from host_trainer.commands.publish import promote, publish
+from host_trainer.commands.rotate_key import renew, rotate_key
 from host_trainer.commands.train import train
 
 app = typer.Typer(
@@ -43,4 +46,9 @@ app.command("distill")(distill)
 app.command("codistill")(codistill)
 app.command("export")(export)
 app.command("check-edgetpu")(check_edgetpu)
+app.command("init")(init)
+app.command("publish")(publish)
+app.command("promote")(promote)
+app.command("rotate-key")(rotate_key)
+app.command("renew")(renew)
 app.command("doctor")(doctor)

@@ -1,14 +1,15 @@
 """Carries out what a person does with a repository: founds it, publishes, promotes, rotates a key, renews."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from tuf.api.metadata import Key, TargetFile
 
-from edge_cl.errors import ConfigError, InputError
-from edge_cl.wire.release import CHANNELS, Facts, path_of, role_of
+from edge_cl.errors import ConfigError, InputError, ReleaseError
+from edge_cl.wire.release import CHANNELS, Facts, path_of, role_of, to_custom
 from host_trainer.release.folder import RepositoryFolder, add_file
 from host_trainer.release.keyring import Keyring, key_folder
 from host_trainer.release.repository import (
@@ -63,13 +64,13 @@ def found_repository(
 
     Raises:
         ConfigError: there is one already, or keys are.
-        ReleaseError: a model's name cannot be.
     """
     chosen = list(dict.fromkeys(models))
     if not chosen:
         raise ConfigError("a repository needs a model: name one with --model")
-    for model in chosen:
-        role_of(model, CHANNELS[0])  # refuses a bad name before a key is made
+    with _asked_for():
+        for model in chosen:
+            role_of(model, CHANNELS[0])  # refuses a bad name before a key is made
     with place.locked(new=True):
         if place.exists():
             raise ConfigError(f"{place.folder} holds a repository already: choose another folder")
@@ -82,6 +83,8 @@ def found_repository(
 
 def add_model(place: RepositoryFolder, ring: Keyring, model: str, now: datetime) -> Repository:
     """Add the channels of one more model; needs the targets key, the trainer's and the release key."""
+    with _asked_for():
+        role_of(model, CHANNELS[0])
     with place.locked():
         before = place.read()
         sealed = seal(before, with_model(before, model, now), ring.signer_of)
@@ -95,21 +98,23 @@ def publish(
     source: Path,
     model: str,
     channel: str,
+    facts: Facts,
     now: datetime,
-    facts: Facts | None = None,
     name: str = "",
 ) -> Listed:
-    """List a file in a channel; without facts it is the next bundle, for any board and runtime.
+    """List a file in a channel; a bundle numbered 0 gets the next number of its model.
 
     Raises:
         InputError: the file cannot be read.
-        ConfigError: as `with_target`, or keys are missing.
-        ReleaseError: names or facts that cannot be.
+        ConfigError: as `with_target`, names or facts that cannot be, or keys are missing.
+        ReleaseError: the repository is not whole.
     """
-    path = path_of(model, channel, name or source.name)
+    with _asked_for():
+        path = path_of(model, channel, name or source.name)
+        to_custom(facts if facts.bundle else facts._replace(bundle=1))
     with place.locked():
         before = place.read()
-        facts = facts or Facts(next_bundle(before, model))
+        facts = facts if facts.bundle else facts._replace(bundle=next_bundle(before, model))
         target = described(_target(path, source), facts)
         sealed = seal(before, with_target(before, model, channel, target, now), ring.signer_of)
         file = place.target_file(target)
@@ -124,6 +129,8 @@ def promote(place: RepositoryFolder, ring: Keyring, name: str, model: str, to: s
     Raises:
         ConfigError: as `promoted`, keys are missing, or the file is not what was signed.
     """
+    with _asked_for():
+        path_of(model, to, name)
     with place.locked():
         before = place.read()
         after, source, target = promoted(before, model, name, to, now)
@@ -154,7 +161,7 @@ def rotate_key(place: RepositoryFolder, ring: Keyring, old: str, now: datetime) 
         found_at = ring.find(old)
         new = ring.next_name(old, names)
         folder = found_at.parent if found_at else key_folder(place.keys, new)
-        is_secret = ring.is_encrypted(old) if found_at else stem(old) in OFFLINE
+        is_secret = any(ring.is_encrypted(name) for name in ([old] if found_at else _kin(old, names)))
         key = ring.make(new, ring.passphrase() if is_secret else b"", folder)
         try:
             sealed = seal(before, rotated(before, old, key, now), ring.signer_of)
@@ -187,6 +194,20 @@ def next_bundle(repository: Repository, model: str) -> int:
     """Return the number after the highest in any channel of a model."""
     roles = [role_of(model, channel) for channel in CHANNELS]
     return 1 + max_bundle(repository, [role for role in roles if role in repository.channels])
+
+
+def _kin(name: str, names: Iterable[str]) -> list[str]:
+    """Return the keys that are kept as one that is lost was kept."""
+    return [each for each in names if (stem(each) in OFFLINE) == (stem(name) in OFFLINE)]
+
+
+@contextmanager
+def _asked_for() -> Iterator[None]:
+    """Lay what cannot be at the door of the person who asked for it."""
+    try:
+        yield
+    except ReleaseError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _first_keys(place: RepositoryFolder, ring: Keyring, passphrase: bytes) -> dict[str, Key]:

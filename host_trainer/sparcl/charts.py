@@ -9,23 +9,36 @@ from typing import NamedTuple
 
 from host_trainer.sparcl.figures import NONE, Format, plain, shortened, text
 
-WIDTH, HEIGHT = 360, 216  # of a chart's own units: about pixels on a phone
-TOP, RIGHT, BOTTOM = 22, 14, 36  # room for the vertical axis' name, the last tick, ticks and name below
+WIDTH, HEIGHT = 360, 224  # of a chart's own units: about pixels on a phone
+TOP, RIGHT, BOTTOM = 32, 16, 36  # room for names above, the last tick, ticks and name below
 CHARACTER = 6.1  # width of one, at the size of ticks
 COLOURS = 6  # that the page defines: --s0 ... --s5
 DOTS = 30  # a line of more points shows none of them
 ROW, BAR, NAMES = 21, 12, 22  # height of a bar's row and of the bar; longest name in characters
-TICKS = 4
-CLOSE = 16  # nearer ticks of a logarithmic axis would cover one another
+TICKS = 5
+# Seconds between two ticks that a clock would show: 1 s ... 30 s, 1 min ... 30 min, 1 h ... 1 d.
+CLOCK = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 36000, 86400)
+CLOSE = 6.0  # nearer words on the horizontal axis would run into one another
 
 
 class Axis(NamedTuple):
-    """An axis: its name, its ends where they are fixed, how values are written, whether it is logarithmic."""
+    """An axis.
+
+    Attributes:
+        name: what it says.
+        low, high: its ends where they are fixed; None for a little around the values.
+        write: how values are written.
+        tick: how its ticks are; None for as values.
+        strides: between ticks, where others than 1, 2 and 5 times a power of ten are round.
+        logarithmic: equal ratios are equally long.
+    """
 
     name: str
     low: float | None = None
     high: float | None = None
     write: Format = plain
+    tick: Format | None = None
+    strides: Sequence[float] = ()
     logarithmic: bool = False
 
 
@@ -138,27 +151,33 @@ def heat(
     )
 
 
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table; the first cell of a row names it."""
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]], words: bool = False) -> str:
+    """Return a table; the first cell of a row names it. One of `words` is aligned to the left."""
+    caption = f"<caption>{text(title)}</caption>" if title else ""
     top = "".join(f'<th scope="col">{text(name)}</th>' for name in head)
     body = "".join(
         f'<tr><th scope="row">{text(first)}</th>{"".join(f"<td>{text(value)}</td>" for value in rest)}</tr>'
         for first, *rest in rows
     )
+    kind = ' class="words"' if words else ""
     return (
-        f'<div class="wide"><table><caption>{text(title)}</caption><thead><tr>{top}</tr></thead>'
+        f'<div class="wide"><table{kind}>{caption}<thead><tr>{top}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def ticks(low: float, high: float, logarithmic: bool = False) -> list[float]:
-    """Return round values between two ends: steps of 1, 2 or 5 times a power of ten."""
+def ticks(low: float, high: float, strides: Sequence[float] = (), logarithmic: bool = False) -> list[float]:
+    """Return round values between two ends: steps of 1, 2 or 5 times a power of ten, or of given strides."""
+    if logarithmic and strides:
+        return [one for one in strides if low <= one <= high]
     if logarithmic:
         powers = range(floor(log10(low)), ceil(log10(high)) + 1)
         return [v for p in powers for v in (10.0**p, 2 * 10.0**p, 5 * 10.0**p) if low <= v <= high]
     raw = (high - low) / TICKS
     power = 10.0 ** floor(log10(raw))
-    stride = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
+    usual = [power * factor for factor in (1, 2, 5, 10)]
+    given = strides if strides and strides[0] <= raw <= strides[-1] else usual
+    stride = next(one for one in given if one >= raw * 0.999)
     first = ceil(low / stride - 1e-9)
     return [at * stride for at in range(first, floor(high / stride + 1e-9) + 1)]
 
@@ -183,10 +202,11 @@ def _line(
         ] + places[-1:]
     path = " ".join(f"{left:.1f},{top:.1f}" for left, top in places)
     yield f'<polyline class="l{at % COLOURS}" points="{path}"/>'
+    kind, radius = ("unseen", 6) if stairs else (f"c{at % COLOURS}", 3)  # stairs only say their values
     for a, b in series.points if len(series.points) <= DOTS else ():
         told = text(f"{series.name}: {x.name} {x.write(a)}, {y.write(b)}")
         place = f'cx="{across.at(a):.1f}" cy="{up.at(b):.1f}"'
-        yield f'<circle class="c{at % COLOURS}" {place} r="3"><title>{told}</title></circle>'
+        yield f'<circle class="{kind}" {place} r="{radius}"><title>{told}</title></circle>'
 
 
 def _frame(values: Sequence[tuple[float, float]], x: Axis, y: Axis) -> tuple[_Scale, _Scale, list[str]]:
@@ -195,17 +215,17 @@ def _frame(values: Sequence[tuple[float, float]], x: Axis, y: Axis) -> tuple[_Sc
         raise ValueError("a chart takes finite numbers only")
     low, high = _ends([b for _, b in values], y)
     up = _Scale(low, high, HEIGHT - BOTTOM, TOP, y.logarithmic)
-    labels = [(value, y.write(value)) for value in ticks(low, high, y.logarithmic)]
+    labels = _labels(up, y)
     left = 10 + CHARACTER * max([len(label) for _, label in labels], default=0)
     across = _Scale(*_ends([a for a, _ in values], x), left, WIDTH - RIGHT, x.logarithmic)
     grid = [
-        f'<line class="grid" x1="{left:.1f}" x2="{WIDTH - RIGHT}" y1="{up.at(v):.1f}" y2="{up.at(v):.1f}"/>'
+        f'<line class="rule" x1="{left:.1f}" x2="{WIDTH - RIGHT}" y1="{up.at(v):.1f}" y2="{up.at(v):.1f}"/>'
         f'<text class="tick up" x="{left - 5:.1f}" y="{up.at(v) + 4:.1f}">{text(label)}</text>'
         for v, label in labels
     ]
     grid += [
-        f'<text class="tick" x="{across.at(v):.1f}" y="{HEIGHT - BOTTOM + 15}">{text(x.write(v))}</text>'
-        for v in _apart(across, x)
+        f'<text class="tick" x="{across.at(v):.1f}" y="{HEIGHT - BOTTOM + 15}">{text(label)}</text>'
+        for v, label in _apart(across, _labels(across, x))
     ]
     floor = HEIGHT - BOTTOM
     base = f'<line class="axis" x1="{left:.1f}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>'
@@ -216,14 +236,19 @@ def _frame(values: Sequence[tuple[float, float]], x: Axis, y: Axis) -> tuple[_Sc
     return across, up, [*grid, base, names]
 
 
-def _apart(scale: _Scale, axis: Axis) -> list[float]:
-    """Return the ticks of the horizontal axis whose words do not touch."""
-    shown: list[float] = []
-    free = 0.0
-    for value in ticks(scale.low, scale.high, scale.logarithmic):
-        half = CHARACTER * len(axis.write(value)) / 2
-        if not shown or scale.at(value) - half > free + CLOSE / 2:
-            shown.append(value)
+def _labels(scale: _Scale, axis: Axis) -> list[tuple[float, str]]:
+    write = axis.tick or axis.write
+    return [(value, write(value)) for value in ticks(scale.low, scale.high, axis.strides, scale.logarithmic)]
+
+
+def _apart(scale: _Scale, labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Return the labels of the horizontal axis that do not touch one another."""
+    shown: list[tuple[float, str]] = []
+    free = -CLOSE
+    for value, label in labels:
+        half = CHARACTER * len(label) / 2
+        if scale.at(value) - half > free + CLOSE:
+            shown.append((value, label))
             free = scale.at(value) + half
     return shown
 
@@ -249,7 +274,7 @@ def _ends(values: Sequence[float], axis: Axis) -> tuple[float, float]:
 def _bound(left: float, name: str) -> str:
     return (
         f'<line class="bound" x1="{left:.1f}" x2="{left:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-        f'<text class="part" x="{left + 3:.1f}" y="{TOP + 8}">{text(name)}</text>'
+        f'<text class="part" x="{left + 2:.1f}" y="{TOP - 4}">{text(name)}</text>'
     )
 
 

@@ -4,9 +4,19 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from host_trainer.sparcl.charts import Axis, Mark, scatter
-from host_trainer.sparcl.figures import NONE, Format, duration, flop, percent, plain, size
-from host_trainer.sparcl.page import card, page, section, text
+from host_trainer.sparcl.charts import CLOCK, Axis, Mark, scatter
+from host_trainer.sparcl.figures import (
+    NONE,
+    Format,
+    duration,
+    flop,
+    percent,
+    plain,
+    size,
+    text,
+    whole_percent,
+)
+from host_trainer.sparcl.page import card, page, section
 from host_trainer.sparcl.record import Record
 
 WIDE = 8  # costs that differ by more are drawn on a logarithmic axis
@@ -57,8 +67,8 @@ def compare(records: Iterable[Record]) -> str:
                 "Accuracy and cost",
                 [
                     _against("Accuracy and time", groups, TIME),
-                    _against("Accuracy and operations, published convention", groups, PUBLISHED),
-                    _against("Accuracy and operations, honest convention", groups, HONEST),
+                    _against("Accuracy and FLOPs, published", groups, PUBLISHED),
+                    _against("Accuracy and FLOPs, honest", groups, HONEST),
                 ],
             ),
         ],
@@ -115,7 +125,10 @@ def _table(groups: Sequence[Group]) -> str:
         + "</tr>"
         for at, group in enumerate(groups, start=1)
     )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="wide"><table class="close"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
 
 
 def _cell(column: Column, group: Group, best: float | None) -> str:
@@ -123,14 +136,15 @@ def _cell(column: Column, group: Group, best: float | None) -> str:
     if not values:
         return f"<td>{NONE}</td>"
     mean, deviation = fmean(values), spread(values)
-    shown = text(column.write(mean))
-    more = f" ± {text(column.write(deviation))}" if deviation is not None and column.write is percent else ""
-    return f"<td><strong>{shown}</strong>{more}</td>" if mean == best else f"<td>{shown}{more}</td>"
+    shown = column.write(mean)
+    if deviation is not None and column.write is percent:
+        shown = f"{100 * mean:.1f} ± {percent(deviation)}"
+    return f"<td><strong>{text(shown)}</strong></td>" if mean == best else f"<td>{text(shown)}</td>"
 
 
 def _best(column: Column, groups: Sequence[Group]) -> float | None:
     means = [fmean(values) for values in (_values(column, group) for group in groups) if values]
-    return max(means, key=lambda mean: column.better * mean) if len(means) > 1 else None
+    return max(means, key=lambda mean: column.better * mean) if len(set(means)) > 1 else None
 
 
 def _values(column: Column, group: Group) -> list[float]:
@@ -152,6 +166,7 @@ def _against(title: str, groups: Sequence[Group], cost: Column) -> str:
     if not marks:
         return ""
     wide = max(mark.x for mark in marks) > WIDE * min(mark.x for mark in marks)
-    across = Axis(cost.name, None if wide else 0, None, cost.write, logarithmic=wide)
-    shown = scatter(title, marks, across, Axis("class-IL accuracy", None, None, percent))
+    strides = CLOCK if cost is TIME else ()
+    across = Axis(cost.name, None if wide else 0, None, cost.write, None, strides, wide)
+    shown = scatter(title, marks, across, Axis("class-IL accuracy", None, None, percent, whole_percent))
     return card(title, shown, "Numbers are the table's rows, colours methods, small dots single seeds.")

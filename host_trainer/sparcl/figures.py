@@ -7,6 +7,7 @@ from html import escape
 Format = Callable[[float], str]
 
 NONE = "–"
+GAP = "\u00a0"  # no line ends between a number and its unit
 LARGE = ("", "k", "M", "G", "T", "P", "E", "Z")  # of the SI, by powers of a thousand
 # Control characters, halves of surrogate pairs, and marks that turn the direction of what follows.
 UNSAFE = re.compile(
@@ -34,23 +35,28 @@ def plain(value: float) -> str:
 
 def percent(share: float | None) -> str:
     """Return a share in per cent, with one decimal."""
-    return NONE if share is None else f"{100 * share:.1f} %"
+    return NONE if share is None else f"{100 * share:.1f}{GAP}%"
+
+
+def whole_percent(share: float) -> str:
+    """Return a round share in per cent, as an axis has it."""
+    return f"{100 * share:.3g}{GAP}%"
 
 
 def points(share: float | None) -> str:
     """Return a difference of shares in percentage points."""
-    return NONE if share is None else f"{100 * share:.1f} points"
+    return NONE if share is None else f"{100 * share:.1f}{GAP}points"
 
 
 def duration(seconds: float) -> str:
     """Return a time in its two largest units."""
     if seconds < 60:
-        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.3g}{GAP}s" if seconds < 10 else f"{seconds:.0f}{GAP}s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+        return f"{minutes}{GAP}min {rest}{GAP}s" if rest else f"{minutes}{GAP}min"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{hours}{GAP}h {minutes}{GAP}min" if minutes else f"{hours}{GAP}h"
 
 
 def large(value: float, unit: str = "") -> str:
@@ -59,7 +65,7 @@ def large(value: float, unit: str = "") -> str:
     while abs(value) >= 999.5 and power < len(LARGE) - 1:
         value, power = value / 1000, power + 1
     figures = f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-    return f"{figures} {LARGE[power]}{unit}".strip()
+    return f"{figures}{GAP}{LARGE[power]}{unit}".strip()
 
 
 def flop(value: float) -> str:

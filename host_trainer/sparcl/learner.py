@@ -58,8 +58,10 @@ class Masking(Protocol):
         """Return those masks."""
         ...
 
-    def move(self, move: Move, found: Importance | None, seed: tuple[int, ...]) -> None:
-        """Prune and grow (TDM)."""
+    def move(
+        self, move: Move, found: Importance | None, seed: tuple[int, ...]
+    ) -> dict[str, NDArray[np.bool_]]:
+        """Prune and grow (TDM); return, by path, which entries are weights that lived before and live now."""
         ...
 
     def choose(self, found: Importance) -> None:
@@ -252,12 +254,20 @@ class Learner:
         self.stepper.settle()
         move = move_at(rules, task, epoch, self.plan.epochs)
         if rules.masks and move is not None:
-            self.masking.move(move, found, (self.plan.seed, self.steps, MASKS))
+            self._calm(self.masking.move(move, found, (self.plan.seed, self.steps, MASKS)))
         if rules.gradients and found is not None and self._snapshot is None:
             self.masking.choose(found)
+        self._calm(self.masking.guards())
         self.stepper.resume()
         self.stepper.guard(self.masking.guards())
         return shown
+
+    def _calm(self, masks: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Take the momentum from weights that died, that are new, or that may not move."""
+        moments = getattr(self.optimizer, "momentums", None) or []
+        for variable, moment in zip(self.network.model.trainable_variables, moments, strict=bool(moments)):
+            if variable.path in masks:
+                moment.assign(np.asarray(moment.value) * masks[variable.path])
 
     def _found(self, lesson: Lesson, rules: Sparsity, task: int, epoch: int) -> tuple[Importance | None, int]:
         """Return the importance of weights before an epoch, and how many pictures it took."""
@@ -293,6 +303,7 @@ class Learner:
         given = {name: values for name, values in batch.items() if name != FOLLOW}
         if refresh:
             masking.choose(self._snapshot.take(given, {}))
+            self._calm(masking.guards())
             self.stepper.guard(masking.guards())
         if last:
             self._left = self._snapshot.take(given, masking.guards())

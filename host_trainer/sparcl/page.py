@@ -22,32 +22,33 @@ h1 { font-size: 1.65rem; line-height: 1.2; margin: 0 0 4px; letter-spacing: -.01
 h2 { font-size: 1.15rem; margin: 36px 0 12px; }
 h3 { font-size: .95rem; margin: 0 0 10px; }
 p { margin: 0 0 12px; max-width: 72ch; }
-.soft, figcaption { color: var(--soft); font-size: .875rem; }
+.soft { color: var(--soft); font-size: .875rem; }
+figcaption { color: var(--soft); font-size: .8125rem; line-height: 1.4; margin-top: 6px; }
 .warning { border-left: 4px solid var(--s1); padding: 8px 12px; background: var(--card); }
-.grid { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 330px), 1fr)); }
+.grid { display: grid; gap: 14px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 330px), 1fr)); }
 .figures { display: grid; gap: 12px;
-  grid-template-columns: repeat(auto-fit, minmax(min(46%, 200px), 1fr)); margin: 22px 0 0; }
+  grid-template-columns: repeat(auto-fit, minmax(min(46%, 230px), 1fr)); margin: 22px 0 0; }
 .card, .figures > div { background: var(--card); border: 1px solid var(--rule); border-radius: 10px;
-  padding: 14px 16px;
-  margin: 0; min-width: 0; }
+  padding: 14px 16px; margin: 0; min-width: 0; }
 .figures > div { display: flex; flex-direction: column; }
 .figures dt { color: var(--soft); font-size: .8125rem; line-height: 1.35; }
 .figures dd { margin: 0; }
-.figures .value { font-size: 1.45rem; font-weight: 650; line-height: 1.3;
+.figures .value { font-size: 1.35rem; font-weight: 650; line-height: 1.3;
   font-variant-numeric: tabular-nums; }
 .figures .note { color: var(--soft); font-size: .8125rem; line-height: 1.35; }
 .full { grid-column: 1 / -1; }
 .chart { display: block; width: 100%; height: auto; overflow: visible; font: 11px system-ui, sans-serif;
   fill: var(--ink); }
-.chart .grid { stroke: var(--rule); } .chart .axis { stroke: var(--soft); }
+.chart .rule { stroke: var(--rule); } .chart .axis { stroke: var(--soft); }
 .chart .bound { stroke: var(--soft); stroke-dasharray: 1 3; opacity: .7; }
 .chart .tick, .chart .of, .chart .part { fill: var(--soft); } .chart .part { font-size: 9px; }
 .chart .tick { text-anchor: middle; } .chart .up, .chart .name { text-anchor: end; }
 .chart .number { text-anchor: middle; font-size: 10px; font-weight: 700; fill: var(--card); }
-.chart .near { opacity: .45; } .chart .mark { stroke: var(--card); stroke-width: 1.5; }
+.chart .near { opacity: .45; } .chart .unseen { opacity: 0; }
+.chart .mark { stroke: var(--card); stroke-width: 1.5; }
 polyline, .legend line { fill: none; stroke-width: 2; stroke-linejoin: round; }
-.l0 { stroke: var(--s0); } .l1 { stroke: var(--s1); stroke-dasharray: 6 3; } .l2 { stroke: var(--s2);
-  stroke-dasharray: 2 3; }
+.l0 { stroke: var(--s0); } .l1 { stroke: var(--s1); stroke-dasharray: 6 3; }
+.l2 { stroke: var(--s2); stroke-dasharray: 2 3; }
 .l3 { stroke: var(--s3); stroke-dasharray: 8 3 2 3; } .l4 { stroke: var(--s4); } .l5 { stroke: var(--s5); }
 .c0 { fill: var(--s0); } .c1 { fill: var(--s1); } .c2 { fill: var(--s2); }
 .c3 { fill: var(--s3); } .c4 { fill: var(--s4); } .c5 { fill: var(--s5); }
@@ -59,15 +60,17 @@ table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant
   overflow-wrap: normal; }
 caption { text-align: left; color: var(--soft); font-size: .8125rem; padding-bottom: 6px; }
 th, td { padding: 5px 8px; text-align: right; border-bottom: 1px solid var(--rule); vertical-align: top; }
-th:first-child { text-align: left; font-weight: 500; } thead th { color: var(--soft); font-weight: 500;
-  vertical-align: bottom; }
+th:first-child { text-align: left; font-weight: 500; }
+thead th { color: var(--soft); font-weight: 500; vertical-align: bottom; }
 .words td, .words thead th { text-align: left; }
-.words td:last-child { overflow-wrap: anywhere; }
+.words td:last-child { overflow-wrap: anywhere; min-width: 11rem; }
 .heat { border-collapse: separate; border-spacing: 2px; } .heat th, .heat td { border: 0; }
 .heat td { text-align: center; border-radius: 4px; print-color-adjust: exact;
   -webkit-print-color-adjust: exact; }
-.heat thead th + th { text-align: center; } .heat .none { color: var(--soft); } .heat tbody th {
-  white-space: nowrap; }
+.heat thead th + th { text-align: center; } .heat .none { color: var(--soft); }
+.heat tbody th { white-space: nowrap; }
+.close td { white-space: nowrap; }
+.close th:first-child { min-width: 9.5rem; position: sticky; left: 0; background: var(--card); }
 td strong { color: var(--good); }
 details { margin-top: 8px; } summary { cursor: pointer; color: var(--soft); font-size: .8125rem; }
 pre { margin: 0; padding: 12px; background: var(--paper); border: 1px solid var(--rule); border-radius: 8px;

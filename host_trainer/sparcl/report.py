@@ -3,14 +3,26 @@
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from host_trainer.sparcl.charts import Axis, Series, bars, heat, line, step, table
-from host_trainer.sparcl.figures import duration, flop, percent, plain, points, shortened, size
-from host_trainer.sparcl.page import card, headline, page, section, text
+from host_trainer.sparcl.charts import CLOCK, Axis, Series, bars, heat, line, step, table
+from host_trainer.sparcl.figures import (
+    duration,
+    flop,
+    percent,
+    plain,
+    points,
+    shortened,
+    size,
+    text,
+    whole_percent,
+)
+from host_trainer.sparcl.page import card, headline, page, section
 from host_trainer.sparcl.record import Epoch, Grid, Record
 
 NAME_LENGTH = 24  # of a task, where there is little room
+WIDE = 6  # a matrix of more tasks takes a line of its own
 KERNEL = "/kernel"  # ends every layer's path, so it tells nothing
-SHARE = Axis("accuracy", 0, 1, percent)
+SHARE = Axis("accuracy", 0, 1, percent, whole_percent)
+TIME = Axis("time", 0, None, duration, strides=CLOCK)
 
 
 def render(record: Record) -> str:
@@ -20,12 +32,10 @@ def render(record: Record) -> str:
         [
             _opening(record),
             headline(_headline(record)),
-            section(
-                "Accuracy", [*_matrices(record), _over_tasks(record), _calibration(record), _tasks(record)]
-            ),
+            section("Accuracy", [*_matrices(record), _over_tasks(record), _tasks(record)]),
             section("Cost", [*_accuracy_by_cost(record), _phases(record)]),
             section("How it went", _over_epochs(record)),
-            section("The network at the end", [_layers(record)]),
+            section("The network at the end", [_layers(record), _calibration(record)]),
             section("To repeat it", [_settings(record)]),
         ],
     )
@@ -77,9 +87,9 @@ def _saving(record: Record, run: float, dense: float) -> str:
 def _matrices(record: Record) -> list[str]:
     if not record.tasks:
         return []
-    numbers = [str(at + 1) for at in range(len(record.tasks))]
+    numbers, wide = [str(at + 1) for at in range(len(record.tasks))], len(record.tasks) > WIDE
     return [
-        card(title, heat("in %; the columns are tasks", "after task", numbers, numbers, grid))
+        card(title, heat("in %; the columns are tasks", "after task", numbers, numbers, grid), full=wide)
         for title, grid in (
             ("Class-IL: among all classes seen", record.class_il),
             ("Task-IL: among the task's own classes", record.task_il),
@@ -116,17 +126,24 @@ def _calibration(record: Record) -> str:
         ["confidence", "accuracy", "answers"],
         [(percent(p.confidence), percent(p.accuracy), plain(p.count)) for p in record.reliability],
     )
-    chart = line("Calibration", series, Axis("confidence", 0, 1, percent), SHARE)
+    chart = line("Calibration", series, SHARE._replace(name="confidence"), SHARE)
     return card("Calibration", chart, "Below the diagonal it is surer than it is right.", numbers)
 
 
 def _tasks(record: Record) -> str:
     rows = [
-        (f"{at + 1} {task.name}", plain(task.train), plain(task.test), ", ".join(task.classes))
+        (
+            f"{at + 1} {shortened(task.name, NAME_LENGTH)}",
+            plain(task.train),
+            plain(task.test),
+            ", ".join(task.classes),
+        )
         for at, task in enumerate(record.tasks)
     ]
-    shown = table("In the order taught", ["task", "to learn from", "to be asked", "classes"], rows)
-    return card("Tasks", shown.replace("<table>", '<table class="words">', 1), full=True) if rows else ""
+    shown = table(
+        "In the order taught", ["task", "to learn from", "to be asked", "classes"], rows, words=True
+    )
+    return card("Tasks", shown, full=True) if rows else ""
 
 
 def _accuracy_by_cost(record: Record) -> list[str]:
@@ -152,7 +169,7 @@ def _accuracy_by_cost(record: Record) -> list[str]:
     return [
         card(
             "Time and accuracy",
-            line("Time and accuracy", time, Axis("time", 0, None, duration), SHARE),
+            line("Time and accuracy", time, TIME, SHARE),
             note,
             numbers,
         ),
@@ -185,7 +202,7 @@ def _phases(record: Record) -> str:
         ["phase", "time", "share"],
         [(name, duration(seconds), percent(seconds / whole)) for name, seconds in rows],
     )
-    chart = bars("Time by phase", rows, Axis("time", 0, None, duration))
+    chart = bars("Time by phase", rows, TIME)
     return card("Time by phase", chart, numbers=numbers) if rows else ""
 
 
@@ -213,7 +230,7 @@ def _over_epochs(record: Record) -> list[str]:
         drawn(
             "Sparsity",
             [("weights", lambda e: e.weight_sparsity), ("gradients", lambda e: e.gradient_sparsity)],
-            Axis("share at rest", None, None, percent),
+            Axis("share at rest", None, None, percent, whole_percent),
             "Of the prunable weights: those that are zero, and those that do not move.",
         )
     ]
@@ -263,8 +280,10 @@ def _settings(record: Record) -> str:
         *(record.settings or {}).items(),
     ]
     rows = [(shortened(name, NAME_LENGTH), value) for name, value in told if value is not None]
-    shown = table("Settings", ["setting", "value"], rows).replace("<table>", '<table class="words">', 1)
-    return card("Command", f"<pre><code>{text(record.command)}</code></pre>") + card("Settings", shown)
+    shown = table("", ["setting", "value"], rows, words=True)
+    return card("Command", f"<pre><code>{text(record.command)}</code></pre>", full=True) + card(
+        "Settings", shown
+    )
 
 
 def _counted(name: str, count: int) -> Axis:

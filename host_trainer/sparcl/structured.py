@@ -24,6 +24,7 @@ from host_trainer.sparcl.channels import (
     rearrange,
     scatter,
     structure_of,
+    survivor_masks,
     weight_masks,
 )
 from host_trainer.sparcl.importance import Importance, movement, standing
@@ -84,16 +85,21 @@ class ChannelMasks:
                 masks |= {path: np.zeros_like(masks[path]) for path in self.blocks[block]}
         return masks
 
-    def move(self, move: Move, found: Importance | None, seed: tuple[int, ...]) -> None:
-        """Prune and grow channels (TDM): the survivors keep their weights, the fresh change no answer."""
+    def move(self, move: Move, found: Importance | None, seed: tuple[int, ...]) -> Masks:
+        """Prune and grow channels (TDM): survivors keep their weights, fresh ones change no answer.
+
+        Returns, by path, which entries are weights of survivors.
+        """
         kernels = {v.path: v for v in self.model.trainable_variables if self._is_kernel(v.path)}
         worth = channel_importance(self.structure, self.slots, standing(kernels, found, self._rules))
         live = live_masks(self.structure, self.slots)
         for number, offset in enumerate(move):
             rng = np.random.default_rng((*seed, number))
             live = {name: self._with(mask, worth[name], offset, name, rng) for name, mask in live.items()}
+        before = self.slots
         self._rearrange(live, seed)
         self.moving = dict.fromkeys(self.moving, True)
+        return survivor_masks(self.structure, before, self.slots)
 
     def choose(self, found: Importance) -> None:
         """Freeze the least important blocks until the next choice (DGM)."""

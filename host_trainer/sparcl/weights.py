@@ -60,14 +60,16 @@ class WeightMasks:
         """Return which weights move, by path; inside of those that live."""
         return dict(self.moving)
 
-    def move(self, move: Move, found: Importance | None, seed: tuple[int, ...]) -> None:
-        """Prune and grow (TDM); the most important of the old and the new live on, the dead are zeros."""
+    def move(self, move: Move, found: Importance | None, seed: tuple[int, ...]) -> Masks:
+        """Prune and grow (TDM): the least important become zeros; return which lived before and live now."""
+        before = self.live
         scores = standing(self._kernels[0], found, self._rules)
         for number, offset in enumerate(move):
             wanted = {path: self._count(path, offset) for path in self.live}
             self.live = self._moved(scores, wanted, (*seed, number))
         self.moving = dict(self.live)
         self._hold()
+        return {path: before[path] & mask for path, mask in self.live.items()}
 
     def choose(self, found: Importance) -> None:
         """Let only the most important live weights move until the next choice (DGM)."""

@@ -228,6 +228,18 @@ def test_a_depthwise_layer_and_a_linear_bottleneck_pass_their_channels_on() -> N
     assert axes["Conv_1_bn/moving_mean"] == ("Conv_1",)
 
 
+def test_a_fixed_transform_before_the_stem_stays_whole() -> None:
+    structure = ch.structure_of(with_head(build(parse_spec("separable:0.25/16+haar")), 3))
+    assert structure.groups[0].name == "stem"
+    assert structure.variables["haar/kernel"].axes == (None, None, None, None)
+    assert structure.variables["stem/kernel"].axes == (None, None, None, "stem")
+    assert "stem/kernel" not in ch.kernel_sparsity(structure, ch.own_slots(_all(structure)))
+
+
+def _all(structure: ch.Structure) -> ch.Masks:
+    return {group.name: np.ones(group.width, bool) for group in structure.groups}
+
+
 def test_a_layer_that_mixes_places_keeps_what_it_touches_whole() -> None:
     import keras
 

@@ -1,0 +1,189 @@
+"""The learner on real steps of a small network: masks hold, states go on bit for bit, parts come alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edge_cl.errors import ConfigError, EngineError
+from host_trainer.backbones.networks import build, parse_spec, with_head
+from host_trainer.checkpoints import set_weights, weights_of
+from host_trainer.network import Network
+from host_trainer.sparcl.learner import Learner, Lesson, open_learner
+from host_trainer.sparcl.methods import METHODS
+from host_trainer.sparcl.plan import make_plan, plan_facts, plan_of
+from host_trainer.sparcl.schedule import MODES, Sparsity
+from host_trainer.sparcl.structured import ChannelMasks
+from host_trainer.sparcl.weights import WeightMasks
+
+EPOCHS = 3
+CLASSES = 4
+
+
+def lesson(first: int) -> Lesson:
+    """Return pictures of two classes that differ in brightness and in their corner."""
+    rng = np.random.default_rng(first)
+    labels = np.repeat(np.arange(first, first + 2), 12).astype(np.int32)
+    images = rng.integers(0, 120, (24, 16, 16, 3)) + 30 * labels[:, None, None, None]
+    return Lesson(images.astype(np.uint8), labels, np.arange(first, first + 2))
+
+
+def network() -> Network:
+    return Network(with_head(build(parse_spec("separable:0.5/16"), 0), CLASSES, 0), tuple("abcd"))
+
+
+def plan(method: str, sparsity: Sparsity | None = None, **options: object):
+    return make_plan(method, sparsity, epochs=EPOCHS, batch=8, replay=8, buffer=16, **options)
+
+
+def epoch(learner: Learner, given: Lesson, task: int, number: int, stop: int | None = None) -> None:
+    if number == 0:
+        learner.begin_task(given)
+    learner.begin_epoch(given, task, number)
+    steps(learner, given, task, number, 0, stop)
+
+
+def steps(learner: Learner, given: Lesson, task: int, number: int, start: int, stop: int | None) -> None:
+    for at in range(start, learner.length() if stop is None else stop):
+        learner.step(given, learner.batch_of(given, task, number, at), task, at, at + 1 == learner.length())
+
+
+def sparse(mode: str, sparsity: float = 0.75, **values: object) -> Sparsity:
+    return Sparsity(mode, sparsity, batches=1, refresh=2, **values)
+
+
+@pytest.mark.parametrize("name", ["sgd", "er", "derpp"])
+def test_every_dense_method_takes_steps_and_fills_its_buffer(name: str) -> None:
+    learner = open_learner(network(), plan(name))
+    epoch(learner, lesson(0), 0, 0)
+    epoch(learner, lesson(2), 1, 0)
+    assert learner.steps == 6
+    assert learner.reservoir.filled == (16 if METHODS[name].draws else 0)
+    assert np.isfinite(learner.answer(lesson(0).images)).all()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_sparsity_is_exact_at_every_stage_and_dead_weights_are_zero(mode: str) -> None:
+    learner = open_learner(network(), plan("sparcl-derpp", sparse(mode), momentum=0.9))
+    masking, found = learner.masking, []
+    for task, given in enumerate((lesson(0), lesson(2))):
+        for number in range(EPOCHS):
+            epoch(learner, given, task, number, stop=2)
+            found.append(_live(masking))
+            _dead_are_zero(learner)
+    grown, usual = found[EPOCHS], found[-1]
+    assert found[EPOCHS - 1] == found[EPOCHS + 1] == usual
+    assert all(grown[name] > usual[name] for name in usual)
+    if mode == "official":
+        assert found[0] == grown
+
+
+def _live(masking: object) -> dict[str, int]:
+    if isinstance(masking, WeightMasks):
+        return {path: int(mask.sum()) for path, mask in masking.live.items()}
+    assert isinstance(masking, ChannelMasks)
+    return {name: int((index >= 0).sum()) for name, index in masking.slots.index.items()}
+
+
+def _dead_are_zero(learner: Learner) -> None:
+    """Weights, their averages and the optimizer's moments are exactly zero outside of the masks."""
+    assert learner.masking is not None
+    learner.stepper.settle()
+    moving = learner.masking.guards()
+    live = learner.masking.live if isinstance(learner.masking, WeightMasks) else None
+    for model in (learner.network.model, *learner.followers):
+        for path, values in weights_of(model).items():
+            if live is not None and path in live:
+                assert not values[~live[path]].any(), path
+                assert not (moving[path] & ~live[path]).any()
+    pairs = zip(learner.network.model.trainable_variables, learner.optimizer.momentums, strict=True)
+    for variable, moment in pairs:
+        if variable.path in moving:
+            assert not np.asarray(moment.value)[~moving[variable.path].astype(bool)].any(), variable.path
+
+
+@pytest.mark.parametrize(
+    ("method", "mode"),
+    [("cls-er", None), ("er-ace", None), ("sparcl-derpp", "official"), ("sparcl-derpp", "edge")],
+)
+def test_a_stopped_training_goes_on_bit_for_bit(method: str, mode: str | None) -> None:
+    rules = sparse(mode) if mode else None
+    whole, half = (open_learner(network(), plan(method, rules)) for _ in range(2))
+    first, second = lesson(0), lesson(2)
+    for learner in (whole, half):
+        epoch(learner, first, 0, 0)
+        epoch(learner, first, 0, 1)
+        epoch(learner, second, 1, 0, stop=1)
+    state, weights = half.state(), weights_of(half.network.model)
+    moments = [np.asarray(v.value) for v in half.optimizer.variables]
+    again = open_learner(network(), plan(method, rules))
+    set_weights(again.network.model, weights, "here")
+    for variable, values in zip(again.optimizer.variables, moments, strict=True):
+        variable.assign(values)
+    again.restore({name: np.array(values) for name, values in state.items()}, half.steps)
+    for learner in (whole, again):
+        steps(learner, second, 1, 0, 1, None)
+        epoch(learner, second, 1, 1)
+        learner.stepper.settle()
+    mine, theirs = weights_of(again.network.model), weights_of(whole.network.model)
+    assert all(np.array_equal(mine[path], theirs[path]) for path in theirs)
+    assert np.array_equal(again.answer(first.images), whole.answer(first.images))
+
+
+def test_parts_are_left_out_one_by_one() -> None:
+    full = open_learner(network(), plan("sparcl-derpp", sparse("paper", masks=False)))
+    assert all(share == 1 for share in full.masking.densities().values())
+    still = open_learner(network(), plan("sparcl-derpp", sparse("paper", gradients=False)))
+    epoch(still, lesson(0), 0, 0)
+    assert still.masking.movements() == still.masking.densities()
+    none = open_learner(network(), plan("sparcl-derpp", sparse("paper", masks=False, gradients=False)))
+    assert none.masking is None
+    kept = open_learner(network(), plan("sparcl-derpp", sparse("paper", removal=False)))
+    for number in range(EPOCHS):
+        epoch(kept, lesson(0), 0, number)
+    assert kept.attendance.kept.all()
+
+
+def test_a_global_threshold_keeps_the_sum() -> None:
+    learner = open_learner(network(), plan("sparcl-derpp", sparse("paper", scope="global")))
+    before = sum(_live(learner.masking).values())
+    for number in range(EPOCHS):
+        epoch(learner, lesson(0), 0, number)
+    assert sum(_live(learner.masking).values()) == before
+
+
+@pytest.mark.parametrize("chance", [0.0, 1.0])
+def test_averages_follow_the_weights_and_get_no_gradient(chance: float) -> None:
+    usual = plan("cls-er")
+    averages = replace(usual.method.averages, chances=(chance, chance))
+    learner = open_learner(network(), replace(usual, method=replace(usual.method, averages=averages)))
+    before = weights_of(learner.followers[0])
+    epoch(learner, lesson(0), 0, 0)
+    moved = [
+        path for path, v in weights_of(learner.followers[0]).items() if not np.array_equal(v, before[path])
+    ]
+    assert len(moved) == (len(before) if chance else 0)
+
+
+def test_a_training_that_explodes_says_where_and_what_to_try() -> None:
+    learner = open_learner(network(), plan("derpp", rate=1e30))
+    with pytest.raises(EngineError, match=r"the loss is .* at step \d+ .*--rate.*--clip"):
+        for number in range(EPOCHS):
+            epoch(learner, lesson(0), 0, number)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_plan_survives_json(method: str) -> None:
+    made = plan(method, sparse("edge") if METHODS[method].sparse else None)
+    assert plan_of(plan_facts(made)) == made
+
+
+def test_plans_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ConfigError, match="needs a --sparsity"):
+        make_plan("sparcl-er")
+    with pytest.raises(ConfigError, match="belong to sparcl"):
+        make_plan("er", Sparsity())
+    with pytest.raises(ConfigError, match="no method"):
+        make_plan("magic")
+    with pytest.raises(ConfigError, match="buffer of 0"):
+        make_plan("er", buffer=0)
