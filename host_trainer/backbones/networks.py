@@ -2,12 +2,19 @@
 
 Every network here is a functional Keras model: `image` (B, H, W, 3) float32 in [-1, 1] to `feature` (B, D),
 the global average of the last map. Its first weights come from numpy, so both Keras backends start alike.
+
+`+haar` puts a fixed Haar transform before the stem: half the height and width, four bands of three colours, a
+quarter of the positions to work on and nothing of the picture lost. CLFD (Continual Learning in the Frequency
+Domain, NeurIPS 2024) has the transform too, but behind it three learned 1x1 convolutions on the low, the high
+and all bands, frozen after the first task, and it keeps their output in the buffer. Here nothing is learned
+before the stem, whose convolution sees all bands, so there is nothing to freeze; the buffer keeps pictures.
 """
 
 import re
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge_cl.errors import ConfigError
 
@@ -20,7 +27,8 @@ BN_MOMENTUM = (
 )
 MAX_SIZE_PX = 512
 MAX_WIDTH = 4.0
-SPEC = re.compile(r"(?P<family>[a-z0-9]+)(:(?P<width>[0-9]*\.?[0-9]+))?(/(?P<size>[0-9]+))?")
+HAAR = "haar"
+SPEC = re.compile(r"(?P<family>[a-z0-9]+)(:(?P<width>[0-9]*\.?[0-9]+))?(/(?P<size>[0-9]+))?(?P<haar>\+haar)?")
 
 # Channels and stride of the separable net's blocks; a tenth of MobileNetV1's work at the same width.
 SEPARABLE_BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (256, 1))
@@ -28,15 +36,23 @@ RESNET_STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # He et al. 2016, CIFAR
 
 
 class Spec(NamedTuple):
-    """Which network: its family, the factor on its channels, and the side of its square input in pixels."""
+    """Which network.
+
+    Attributes:
+        family: one of DEFAULTS.
+        width: the factor on its channels.
+        size: the side of its square input in pixels.
+        haar: begins with the Haar transform.
+    """
 
     family: str
     width: float
     size: int
+    haar: bool = False
 
     def __str__(self) -> str:
         """Return the text that `parse_spec` reads back."""
-        return f"{self.family}:{self.width:g}/{self.size}"
+        return f"{self.family}:{self.width:g}/{self.size}{'+' + HAAR if self.haar else ''}"
 
 
 DEFAULTS = {
@@ -54,7 +70,7 @@ STRIDES = {
 
 
 def parse_spec(text: str) -> Spec:
-    """Read `FAMILY[:WIDTH][/SIZE]`, such as `mobilenetv2:0.35/96`.
+    """Read `FAMILY[:WIDTH][/SIZE][+haar]`, such as `mobilenetv2:0.35/96`.
 
     Raises:
         ConfigError: another form, an unknown family, or numbers that no network can have.
@@ -62,16 +78,21 @@ def parse_spec(text: str) -> Spec:
     found = SPEC.fullmatch(text.strip().lower())
     if found is None or found["family"] not in DEFAULTS:
         raise ConfigError(
-            f"{text!r} names no network: give {', '.join(DEFAULTS)}, with :WIDTH and /SIZE if you like"
+            f"{text!r} names no network: give {', '.join(DEFAULTS)}, "
+            f"with :WIDTH, /SIZE and +{HAAR} if you like"
         )
     usual = DEFAULTS[found["family"]]
-    spec = usual._replace(width=float(found["width"] or usual.width), size=int(found["size"] or usual.size))
+    width, size = float(found["width"] or usual.width), int(found["size"] or usual.size)
+    spec = usual._replace(width=width, size=size, haar=found["haar"] is not None)
     if not 0 < spec.width <= MAX_WIDTH:
         raise ConfigError(
             f"width {spec.width:g} is no factor on channels: give more than 0, at most {MAX_WIDTH:g}"
         )
-    if not STRIDES[spec.family] <= spec.size <= MAX_SIZE_PX:
-        raise ConfigError(f"{spec.size} px: {spec.family} takes {STRIDES[spec.family]} to {MAX_SIZE_PX} px")
+    least = STRIDES[spec.family] * (2 if spec.haar else 1)
+    if not least <= spec.size <= MAX_SIZE_PX:
+        raise ConfigError(f"{spec.size} px: {spec.family} takes {least} to {MAX_SIZE_PX} px")
+    if spec.haar and spec.size % 2:
+        raise ConfigError(f"{spec.size} px: the Haar transform halves the side, give an even one")
     return spec
 
 
@@ -80,16 +101,31 @@ def build(spec: Spec, seed: int = 0) -> Any:
     import keras
 
     image = keras.Input((spec.size, spec.size, 3), name=IMAGE)
+    bands = _haar(image) if spec.haar else image
     maps = {
         "mobilenetv1": _mobilenet_v1,
         "mobilenetv2": _mobilenet_v2,
         "resnet18": _resnet18,
         "separable": _separable,
-    }[spec.family](image, spec.width)
+    }[spec.family](bands, spec.width)
     feature = keras.layers.GlobalAveragePooling2D(name=FEATURE)(maps)
     model = keras.Model(image, feature, name=spec.family)
+    if spec.haar:
+        model.get_layer(HAAR).set_weights([haar_kernel()])
     initialise(model, seed)
     return model
+
+
+def haar_kernel() -> NDArray[np.float32]:
+    """Return (2, 2, 3, 12): the orthonormal Haar transform of each colour as a convolution of stride two.
+
+    Twelve channels, three colours a band: the mean (of a picture at half its size, times two), then
+    differences from left to right, from top to bottom, and across.
+    """
+    low, high = np.array([1, 1]) / np.sqrt(2), np.array([1, -1]) / np.sqrt(2)
+    bands = [np.outer(down, right) for down in (low, high) for right in (low, high)]
+    kernel = np.einsum("byx,ic->yxibc", np.stack(bands), np.eye(3))
+    return kernel.reshape(2, 2, 3, 12).astype(np.float32)
 
 
 def with_head(backbone: Any, classes: int, seed: int = 0) -> Any:
@@ -115,10 +151,10 @@ def backbone_of(model: Any) -> Any:
 
 
 def initialise(model: Any, seed: int) -> None:
-    """Draw every kernel anew from numpy (He et al. 2015, fan-in) and set every bias to zero."""
+    """Draw every kernel anew from numpy (He et al. 2015, fan-in) and set every bias to zero; Haar's stays."""
     rng = np.random.default_rng((seed, len(model.layers)))
     for layer in model.layers:
-        if not hasattr(layer, "kernel"):
+        if not hasattr(layer, "kernel") or layer.name == HAAR:
             continue
         shape = tuple(layer.kernel.shape)
         depthwise = type(layer).__name__ == "DepthwiseConv2D"
@@ -134,6 +170,13 @@ def rounded(channels: float) -> int:
     return even + CHANNEL_STEP if even < 0.9 * channels else even
 
 
+def _haar(image: Any) -> Any:
+    import keras
+
+    # A plain convolution, so that it is saved, rounded and exported like any other.
+    return keras.layers.Conv2D(12, 2, strides=2, use_bias=False, trainable=False, name=HAAR)(image)
+
+
 def _mobilenet_v1(image: Any, width: float) -> Any:
     import keras
 
@@ -146,11 +189,11 @@ def _mobilenet_v2(image: Any, width: float) -> Any:
     return _library(keras.applications.MobileNetV2, image, width)
 
 
-def _library(network: Any, image: Any, width: float) -> Any:
+def _library(network: Any, maps: Any, width: float) -> Any:
     """Return the last map of one of Keras' own networks, its running statistics made quicker."""
     import keras
 
-    drawn = network(input_tensor=image, alpha=width, include_top=False, weights=None)
+    drawn = network(input_tensor=maps, alpha=width, include_top=False, weights=None)
 
     def copy(layer: Any) -> Any:
         config = layer.get_config()
@@ -158,7 +201,7 @@ def _library(network: Any, image: Any, width: float) -> Any:
             config["momentum"] = BN_MOMENTUM
         return type(layer).from_config(config)
 
-    return keras.models.clone_model(drawn, input_tensors=[image], clone_function=copy).output
+    return keras.models.clone_model(drawn, input_tensors=drawn.inputs, clone_function=copy).output
 
 
 def _resnet18(image: Any, width: float) -> Any:

@@ -73,7 +73,7 @@ def imagenet_weights(spec: Spec) -> dict[str, NDArray[Any]]:
     import keras
 
     name, widths = IMAGENET_WIDTHS.get(spec.family, ("", ()))
-    if spec.width not in widths:
+    if spec.width not in widths or spec.haar:
         offered = "; ".join(
             f"{family}:{', '.join(map(str, w))}" for family, (_, w) in IMAGENET_WIDTHS.items()
         )

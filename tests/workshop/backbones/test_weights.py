@@ -105,7 +105,14 @@ def test_another_source_is_refused_with_those_that_serve(source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["resnet18:1/32", "separable:1/64", "mobilenetv2:0.4/96", "mobilenetv1:0.3/96"]
+    "text",
+    [
+        "resnet18:1/32",
+        "separable:1/64",
+        "mobilenetv2:0.4/96",
+        "mobilenetv1:0.3/96",
+        "mobilenetv2:0.35/96+haar",
+    ],
 )
 def test_a_network_without_imagenet_weights_is_told_which_have_some(text: str) -> None:
     with pytest.raises(ConfigError, match=r"mobilenetv2:0\.35"):

@@ -53,7 +53,14 @@ def answers(model: Any, images: np.ndarray, precision: str = "fp32") -> tuple[np
 
 
 @pytest.mark.parametrize(
-    "spec", ["mobilenetv1:0.25/32", "mobilenetv2:0.35/32", "resnet18:0.25/8", "separable:0.25/32"]
+    "spec",
+    [
+        "mobilenetv1:0.25/32",
+        "mobilenetv2:0.35/32",
+        "resnet18:0.25/8",
+        "separable:0.25/32",
+        "separable:0.25/32+haar",
+    ],
 )
 def test_every_family_answers_alike_with_and_without_its_head(spec: str) -> None:
     from host_trainer.backbones.networks import build, parse_spec, with_head
