@@ -108,7 +108,7 @@ def advance(told: Statistics, increment: Increment) -> Statistics:
     moment += (factors.T * increment.weights) @ factors
     moment[np.diag_indices(len(moment))] += increment.spread.astype(np.float64) * increment.unit
     counts, sums = told.counts + increment.counts, told.sums + increment.sums
-    moment += _between(counts, sums)
+    moment += between(counts, sums)
     return Statistics(counts, sums, moment, told.residue + increment.residue)
 
 
@@ -153,10 +153,10 @@ def fault(statistics: Statistics) -> str:
 
 def _scatter(statistics: Statistics) -> Floats:
     """Return the scatter about the class means as whole numbers, every sample counting SAMPLE_WEIGHT."""
-    return statistics.moment - _between(statistics.counts, statistics.sums)
+    return statistics.moment - between(statistics.counts, statistics.sums)
 
 
-def _between(counts: NDArray, sums: Floats) -> Floats:
+def between(counts: NDArray, sums: Floats) -> Floats:
     """Return the part of a moment that counts and sums tell, each sample at its class mean; whole."""
     moment = np.zeros((sums.shape[1],) * 2)
     for count, total in zip(counts, sums, strict=True):

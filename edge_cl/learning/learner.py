@@ -180,7 +180,7 @@ class EdgeLearner:
         self._next_sample = max(self._next_sample, sample + 1)
         rows = embed(stored, self.space.zero_point)
         known = self._number(label)
-        number = self._add_class(label) if known is None else known
+        number = self.add_class(label) if known is None else known
         predicted = self._answer_before(rows[0], number, known is None)
         self.base.update(rows, number)
         evicted = self._remember(sample, number, stored)
@@ -211,7 +211,8 @@ class EdgeLearner:
         key = label_key(label)
         return next((i for i, known in enumerate(self.labels) if label_key(known) == key), None)
 
-    def _add_class(self, label: str) -> int:
+    def add_class(self, label: str) -> int:
+        """Make room for a class that nothing was taught of yet, and return its number."""
         self.labels += (label,)
         self.buffer.add_class()
         self.training.add_class()
@@ -375,7 +376,7 @@ class EdgeLearner:
         slots = self.buffer.slots
         was = int(slots.number[slot])
         found = self._number(label)
-        number = self._add_class(label) if found is None else found
+        number = self.add_class(label) if found is None else found
         rows = embed(self.buffer.features[slot], self.space.zero_point)
         if not slots.suspect[slot]:
             self.base.revert(rows, was)

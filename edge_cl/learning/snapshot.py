@@ -43,7 +43,7 @@ def of_base(base: Base) -> dict[str, NDArray[Any]]:
     return {
         "base.counts": statistics.counts.copy(),
         "base.sums": statistics.sums.copy(),
-        "base.moment": _upper_triangle(statistics.moment),
+        "base.moment": upper_triangle(statistics.moment),
         "base.shape": np.array([base.shrinkage, base.ridge]),
     }
 
@@ -51,7 +51,7 @@ def of_base(base: Base) -> dict[str, NDArray[Any]]:
 def restore_base(base: Base, tensors: Tensors, residue: int, refreshed_weight: int) -> None:
     """Take over the arrays of `of_base`, and the two of its numbers that stand among the counters."""
     shrinkage, ridge = (float(v) for v in tensors["base.shape"])
-    moment = _symmetric(tensors["base.moment"], base.size)
+    moment = symmetric(tensors["base.moment"], base.size)
     counts, sums = tensors["base.counts"], tensors["base.sums"]
     base.restore(counts, sums, moment, residue, shrinkage, ridge, refreshed_weight)
 
@@ -103,7 +103,7 @@ def restore_training(training: Training, tensors: Tensors) -> None:
     training.trained = tensors["residual.trained"].copy()
 
 
-def _upper_triangle(moment: NDArray[np.float64]) -> NDArray:
+def upper_triangle(moment: NDArray[np.float64]) -> NDArray:
     """Return the rows of the upper triangle end to end, as the smallest integers that hold them.
 
     Row by row: index arrays for a triangle would be as large as the matrix.
@@ -113,8 +113,8 @@ def _upper_triangle(moment: NDArray[np.float64]) -> NDArray:
     return np.concatenate([row[i:].astype(dtype) for i, row in enumerate(moment)])
 
 
-def _symmetric(triangle: NDArray, size: int) -> NDArray[np.float64]:
-    """Return the (D, D) matrix of `_upper_triangle`."""
+def symmetric(triangle: NDArray, size: int) -> NDArray[np.float64]:
+    """Return the (D, D) matrix of `upper_triangle`."""
     moment = np.zeros((size, size))
     start = 0
     for i in range(size):

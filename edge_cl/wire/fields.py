@@ -86,6 +86,33 @@ class Whole(Kind):
 
 
 @dataclass(frozen=True)
+class Real(Kind):
+    """A finite float64 within bounds; in JSON as hexadecimal text, which has no rounding."""
+
+    least: float
+    most: float
+
+    def check(self, value: Any, name: str) -> None:
+        """See `Kind`; not-a-number is within no bounds."""
+        if type(value) is not float or not self.least <= value <= self.most:
+            raise ValueError(f"{name} is not a number from {self.least} to {self.most}")
+
+    def to_plain(self, value: Any) -> Any:
+        """See `Kind`."""
+        return value.hex()
+
+    def from_plain(self, plain: Any) -> Any:
+        """See `Kind`; of the spellings of a number only its own is taken."""
+        try:
+            value = float.fromhex(plain)
+        except (TypeError, OverflowError) as error:
+            raise ValueError("not a number") from error
+        if value.hex() != plain:
+            raise ValueError("not a number in its one form")
+        return value
+
+
+@dataclass(frozen=True)
 class Truth(Kind):
     """True or False."""
 
@@ -237,7 +264,7 @@ class Record:
             value = getattr(self, name)
             kind.check(value, name)
             if isinstance(kind, Array):
-                _check_shape(value.shape, kind.shape, lengths, name)
+                check_shape(value.shape, kind.shape, lengths, name)
         self.check()
 
     def check(self) -> None:
@@ -293,9 +320,10 @@ def many(hint: Any, most: int, is_set: bool = False) -> Many:
     return Many(_kind(hint), most, is_set)
 
 
-def _check_shape(
+def check_shape(
     shape: tuple[int, ...], wanted: tuple[str | int, ...], lengths: dict[str, int], name: str
 ) -> None:
+    """Compare a shape with letters and numbers; ValueError for a letter of two lengths. `lengths` learns."""
     for have, want in zip(shape, wanted, strict=True):
         if have != (lengths.setdefault(want, have) if isinstance(want, str) else want):
             raise ValueError(f"{name} has a length of {have} for {want}")
