@@ -18,6 +18,7 @@ ROW, BAR, NAMES = 21, 12, 22  # height of a bar's row and of the bar; longest na
 TICKS = 5
 # Seconds between two ticks that a clock would show: 1 s ... 30 s, 1 min ... 30 min, 1 h ... 1 d.
 CLOCK = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 36000, 86400)
+FLAT = 1e-9  # a shorter span, as a share of the values, is one value
 CLOSE = 6.0  # nearer words on the horizontal axis would run into one another
 
 
@@ -262,13 +263,10 @@ def _ends(values: Sequence[float], axis: Axis) -> tuple[float, float]:
     spare = (most - least) * 0.06
     low = axis.low if axis.low is not None else least - spare
     high = axis.high if axis.high is not None else most + spare
-    if high - low > 1e-9 * max(abs(low), abs(high), 1e-300):
+    if high - low > FLAT * max(abs(low), abs(high), 1.0):
         return low, high
-    return (
-        (low, low + (abs(low) or 1.0))
-        if axis.low is not None
-        else (low - (abs(low) or 1.0) / 2, low + (abs(low) or 1.0) / 2)
-    )
+    room = abs(low) if abs(low) > FLAT else 1.0
+    return (low, low + room) if axis.low is not None else (low - room / 2, low + room / 2)
 
 
 def _bound(left: float, name: str) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_cl.errors import ModelError
@@ -162,6 +162,7 @@ shares = st.floats(0, 1)
 counts = st.integers(0, 10**6)
 
 
+@settings(deadline=None)
 @given(counts, counts, counts, counts, st.integers(0, 2), shares, shares)
 def test_masks_never_cost_operations(
     samples: int, replayed: int, only: int, assessed: int, draws: int, live: float, part: float
@@ -172,6 +173,7 @@ def test_masks_never_cost_operations(
         assert 0 <= convention(masked, SMALL) <= convention(dense, SMALL) * (1 + 1e-12)
 
 
+@settings(deadline=None)
 @given(st.lists(st.builds(Work, counts, counts, counts, counts, st.integers(0, 2)), max_size=5))
 def test_parts_add_up(works: list[Work]) -> None:
     each = [flops([work], SMALL) for work in works]

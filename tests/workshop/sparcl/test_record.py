@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, replace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edge_cl.errors import MismatchError
@@ -58,6 +58,7 @@ def one() -> Record:
     )
 
 
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 @given(records())
 def test_a_record_comes_back_as_it_was_written(record: Record) -> None:
     assert from_json(to_json(record)) == record

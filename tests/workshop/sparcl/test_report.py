@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from math import exp
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from host_trainer.sparcl.charts import Axis, Mark, Series, bars, heat, line, scatter, step, ticks
@@ -203,6 +203,8 @@ def places(svg: str) -> list[float]:
     ]
 
 
+@settings(deadline=None)
+@example([(0.0, 5e-324)])
 @given(st.lists(st.tuples(st.floats(-1e12, 1e12), st.floats(-1e12, 1e12)), min_size=1, max_size=8))
 def test_a_line_stays_on_its_paper(values: list[tuple[float, float]]) -> None:
     for draw in (line, step):
@@ -246,13 +248,16 @@ def test_a_chart_of_no_numbers_is_refused() -> None:
         line("t", [Series("one", [(0.0, float("nan"))])], Axis("x"), Axis("y"))
 
 
+@settings(deadline=None)
 @given(st.floats(-1e9, 1e9), st.floats(1e-3, 1e9))
 def test_ticks_are_few_and_between_the_ends(low: float, length: float) -> None:
+    assume(length > 1e-8 * abs(low))  # shorter axes are widened before they get ticks
     found = ticks(low, low + length)
     assert 1 <= len(found) <= 7
     assert all(low - length * 1e-6 <= value <= low + length * (1 + 1e-6) for value in found)
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(3, 40))
 def test_any_name_is_text_and_fits(name: str, length: int) -> None:
     read = Page(f'<p title="{text(name)}">{text(name)}</p>')
