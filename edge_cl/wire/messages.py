@@ -265,9 +265,9 @@ class Statistics(Message):
     def check(self) -> None:
         """See `Record`."""
         _check_labels(self.labels, len(self.counts))
-        if len(self.weights) > MAX_RANK or _largest(self.factors) > FACTOR:
+        if len(self.weights) > MAX_RANK or largest(self.factors) > FACTOR:
             raise ValueError("the factors are too many or too large")
-        if max(_largest(self.counts), _largest(self.weights)) > MAX_WEIGHT:
+        if max(largest(self.counts), largest(self.weights)) > MAX_WEIGHT:
             raise ValueError("a weight is beyond that of all samples")
         if self.sums.dtype != narrowest(self.sums):
             raise ValueError("sums are wider than they need be")
@@ -357,7 +357,7 @@ def narrowest(values: NDArray) -> np.dtype:
     return next(kind for kind in kinds if np.iinfo(kind).min <= least and most <= np.iinfo(kind).max)
 
 
-def _largest(values: NDArray) -> int:
+def largest(values: NDArray) -> int:
     """Return the largest magnitude; in plain numbers, since the least int8 has no positive twin."""
     return max(int(values.max(initial=0)), -int(values.min(initial=0)))
 
