@@ -333,8 +333,8 @@ class Learner:
         shares = []
         luck = self._rng(CHANCE).random(len(averages.spans))
         for span, chance, drawn in zip(averages.spans, averages.chances, luck, strict=True):
-            decay = min(1 - 1 / (span * steps * chance), 1 - 1 / (self.steps + 1))
-            shares.append(1 - max(0.0, decay) if drawn < chance else 0.0)
+            share = max(1 / (span * steps * chance), 1 / (self.steps + 1)) if drawn < chance else 0.0
+            shares.append(min(1.0, share))
         return np.asarray(shares, np.float32)
 
     def _known(self, lesson: Lesson, labels: NDArray[np.int32], task: int) -> NDArray[np.float32]:
