@@ -1,8 +1,9 @@
 """The messages of a sync round, and the contents that a device sends up: nouns, with the rules of each.
 
 A round, `>` from device to host: > Greet, Welcome, > Chunk and Receipt until nothing is missing, > Commit,
-Offer, (the bundle comes as files), > Status. A content - statistics, features, images - is named by the hash
-of its canonical bytes, holds its device and running numbers, and so is taken in once however often it comes.
+Offer, (the bundle comes as a file), > Status, Acknowledgement. A content - statistics, features, images - is
+named by the hash of its canonical bytes, holds its device and running numbers, and so is taken in once however
+often it comes.
 """
 
 from dataclasses import dataclass
@@ -172,15 +173,13 @@ class Offer(Message):
         round: of the commit that this answers.
         bundle: its number; 0: none for this device.
         manifest: hash of its manifest, which the signed targets must name, too.
-        size: of all its files in bytes, for the device to decide whether it can.
-        wait: seconds until the next round is welcome.
+        size: of its file in bytes, for the device to decide whether it can.
     """
 
     round: Count
     bundle: Count
     manifest: Sha256 | None
     size: Count
-    wait: Count
 
     def check(self) -> None:
         """See `Record`."""
@@ -224,6 +223,14 @@ class Status(Message):
     samples: Count
     suspects: Count
     latency: Count
+
+
+@dataclass(frozen=True)
+class Acknowledgement(Message):
+    """The host has the status: the round is over, and `wait` seconds later the next one is welcome."""
+
+    round: Count
+    wait: Count
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,7 +353,10 @@ class Images(Message):
 CONTENTS: dict[str, type[Message]] = {STATISTICS: Statistics, FEATURES: Features, IMAGES: Images}
 MESSAGES: dict[str, type[Message]] = {
     each.__name__.lower(): each
-    for each in (Greet, Welcome, Chunk, Receipt, Commit, Offer, Refusal, Status, *CONTENTS.values())
+    for each in (
+        *(Greet, Welcome, Chunk, Receipt, Commit, Offer, Status, Acknowledgement, Refusal),
+        *CONTENTS.values(),
+    )
 }
 
 

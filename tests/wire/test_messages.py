@@ -30,7 +30,7 @@ GREET = Greet("pi-1", 3, "0.1.0", ("cpu",), 4, SPACE, 0, "statistics", None, ())
 
 
 def test_no_message_and_no_check_was_lost():
-    assert len(MESSAGES) == 11
+    assert len(MESSAGES) == 12
     assert len(CHECKS) == 10
 
 
@@ -185,7 +185,7 @@ NONSENSE = {
     "a class of two spellings": lambda: statistics(labels=("mug", "mug")),
     "a class that is a path": lambda: statistics(labels=("mug", "../fork")),
     "labels that do not count": lambda: statistics(labels=("mug",)),
-    "an offer without a manifest": lambda: Offer(1, 5, None, 0, 0),
+    "an offer without a manifest": lambda: Offer(1, 5, None, 0),
     "a reason that is none": lambda: Refusal("because", "", 0),
     "words with a newline": lambda: Refusal("busy", "a\nb", 0),
     "an empty chunk": lambda: Chunk(HASH, 0, 1, b""),
