@@ -2,8 +2,8 @@
 
 A round, `>` from device to host: > Greet, Welcome, > Chunk and Receipt until nothing is missing, > Commit,
 Offer, (the bundle comes as a file), > Status, Acknowledgement. A content - statistics, features, images - is
-named by the hash of its canonical bytes, holds its device and running numbers, and so is taken in once however
-often it comes.
+named by the hash of its canonical bytes, holds its device and running numbers, and so is taken in once
+however often it comes.
 """
 
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from edge_cl.wire.fields import (
     Words,
     many,
 )
+from edge_cl.wire.labels import MAX_EDITS, Edit
 
 STATISTICS, FEATURES, IMAGES = "statistics", "features", "images"
 LEVELS = (STATISTICS, FEATURES, IMAGES)  # each tells all that those before it tell
@@ -350,11 +351,18 @@ class Images(Message):
         return [data[end - size : end] for end, size in zip(ends.tolist(), self.sizes.tolist(), strict=True)]
 
 
+@dataclass(frozen=True)
+class Renaming(Message):
+    """Edits of the label registry that the device lacks, in order; it asks again while there are more."""
+
+    edits: Annotated[tuple[Edit, ...], many(Edit, MAX_EDITS)]
+
+
 CONTENTS: dict[str, type[Message]] = {STATISTICS: Statistics, FEATURES: Features, IMAGES: Images}
 MESSAGES: dict[str, type[Message]] = {
     each.__name__.lower(): each
     for each in (
-        *(Greet, Welcome, Chunk, Receipt, Commit, Offer, Status, Acknowledgement, Refusal),
+        *(Greet, Welcome, Chunk, Receipt, Commit, Offer, Status, Acknowledgement, Refusal, Renaming),
         *CONTENTS.values(),
     )
 }

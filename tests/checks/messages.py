@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edge_cl.errors import LabelError, ProtocolError
-from edge_cl.sample import clean_label
+from edge_cl.sample import clean_label, label_key
 from edge_cl.wire import canonical, fields, messages
 from edge_cl.wire.codec import FRAME, PLAIN, content_id, decode, encode
 from edge_cl.wire.codec import canonical as frame_of
+from edge_cl.wire.labels import Edit
 from edge_cl.wire.messages import MESSAGES, Message
 
 SMALL = 1 << 10  # truncated at every length up to this many bytes
@@ -118,6 +119,12 @@ def _images(drawn: dict[str, Any]) -> dict[str, Any]:
     return _sampled({**drawn, "sizes": sizes, "pictures": joined})
 
 
+def _edit(drawn: dict[str, Any]) -> dict[str, Any]:
+    sources = tuple({label_key(each): each for each in drawn["sources"]}.values()) or ("mug",)
+    assigned = {(each.device, each.sample): each for each in drawn["assigned"]}
+    return {**drawn, "sources": sources, "assigned": tuple(assigned.values())}
+
+
 FITTED: dict[type, Callable[[dict[str, Any]], dict[str, Any]]] = {
     messages.Greet: _greet,
     messages.Chunk: _chunk,
@@ -125,6 +132,7 @@ FITTED: dict[type, Callable[[dict[str, Any]], dict[str, Any]]] = {
     messages.Statistics: _statistics,
     messages.Features: _sampled,
     messages.Images: _images,
+    Edit: _edit,
 }
 
 

@@ -30,7 +30,7 @@ GREET = Greet("pi-1", 3, "0.1.0", ("cpu",), 4, SPACE, 0, "statistics", None, ())
 
 
 def test_no_message_and_no_check_was_lost():
-    assert len(MESSAGES) == 12
+    assert len(MESSAGES) == 13
     assert len(CHECKS) == 10
 
 
