@@ -3,7 +3,8 @@
 A head is the base's statistics, the residual with its masks, calibration and gate: all that answers, and
 nothing of single samples. Exact statistics are those of the learner; coarse ones keep what matters of them in
 some tens of kilobytes: sums in 8 bits a value, the scatter as an `increment` tells it. Coarse ones are whole
-numbers, too, so what is taught later is added and taken out as exactly as ever.
+numbers, too, so what is taught later is added and taken out as exactly as ever. A coarse head may tell only
+by what its scatter differs from its parent's: a fraction of the bytes, and nearer to the exact one each time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,18 +25,29 @@ from edge_cl.sample import FeatureSpace
 Tensors = Mapping[str, NDArray[Any]]
 
 SUM = 127  # largest value of a sum in steps of its class
-WEIGHT = 127  # largest value of a residual's weight in steps of its unit
+WEIGHT = 7  # largest value of a residual's weight in steps of its unit: 4 bits cost nothing (measured)
+WHOLE_FACTOR = 31  # largest value in a direction of a head without a parent: it has room for 6 bits
 
 
-def coarse(statistics: Statistics, rank: int) -> Increment:
-    """Tell statistics from nothing, sums rounded to SUM steps a class, the scatter in `rank` directions."""
+def coarse(statistics: Statistics, rank: int, parent: Statistics | None = None) -> Increment:
+    """Tell sums rounded to SUM steps a class, and the scatter by `rank` directions from a parent's."""
     steps = sum_steps(statistics)[:, None].astype(np.float64)
     rounded = np.rint(statistics.sums / steps) * steps
     # The means move by the rounding, the scatter about them should not.
     scatter = statistics.moment - increment.between(statistics.counts, statistics.sums)
     moment = scatter + increment.between(statistics.counts, rounded)
-    nothing = empty_statistics(statistics.sums.shape[1], len(statistics.counts))
-    return increment.compress(statistics._replace(sums=rounded, moment=moment), nothing, rank)
+    now = statistics._replace(sums=rounded, moment=moment)
+    factor = WHOLE_FACTOR if parent is None else increment.FACTOR
+    start = _start(now.sums.shape, int(now.counts.sum()) + now.residue, parent)
+    return increment.raised(start, increment.compress(now, start, rank, factor=factor))
+
+
+def _start(shape: tuple[int, ...], weight: int, parent: Statistics | None) -> Statistics:
+    """Return what is known of (C, D) statistics before they come: the scatter of their parent, if any."""
+    classes, size = shape
+    if parent is None:
+        return empty_statistics(size, classes)
+    return increment.scatter_only(parent, classes, weight)
 
 
 def sum_steps(statistics: Statistics) -> NDArray[np.int64]:
@@ -44,14 +56,20 @@ def sum_steps(statistics: Statistics) -> NDArray[np.int64]:
     return np.maximum(1, np.ceil(largest / SUM)).astype(np.int64)
 
 
-def of_learner(learner: EdgeLearner, rank: int | None = None) -> dict[str, NDArray[Any]]:
-    """Return a learner's head, exact, or coarse with `rank` directions."""
+def of_learner(
+    learner: EdgeLearner, rank: int | None = None, parent: tuple[int, Statistics] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Return a learner's head: exact, or coarse with `rank` directions, from a parent's scatter or nothing.
+
+    `parent` is the number of the bundle and the statistics that its head told, not those of its learner.
+    """
     base = learner.base
     statistics = base.statistics
+    number, known = parent or (0, None)
     return {
-        **(_of_exact(statistics) if rank is None else _of_coarse(statistics, rank)),
+        **(_of_exact(statistics) if rank is None else _of_coarse(statistics, rank, known)),
         "base.shape": np.array([base.shrinkage, base.ridge]),
-        "base.counters": np.array([statistics.residue, base.refreshed_weight], np.int64),
+        "base.counters": np.array([statistics.residue, base.refreshed_weight, number], np.int64),
         **_of_residual(learner.residual),
         "residual.trained": learner.training.trained.copy(),
         "calibration.numbers": np.array([*learner.calibration, learner.gate]),
@@ -60,13 +78,17 @@ def of_learner(learner: EdgeLearner, rank: int | None = None) -> dict[str, NDArr
 
 
 def to_learner(
-    space: FeatureSpace, config: LearnerConfig, labels: Sequence[str], tensors: Tensors
+    space: FeatureSpace,
+    config: LearnerConfig,
+    labels: Sequence[str],
+    tensors: Tensors,
+    parent: Statistics | None = None,
 ) -> EdgeLearner:
-    """Return a learner that answers as the head does, and remembers no sample.
+    """Return a learner that answers as the head does, and remembers no sample; `parent` as `to_statistics`.
 
     Raises:
         MismatchError: the config wants a residual of another shape.
-        ReleaseError: the statistics cannot be solved.
+        ReleaseError: the statistics cannot be solved, or the parent is not at hand.
     """
     network, groups = config.network, tensors["residual.blocks"].shape[0]
     if (network.hidden, network.groups) != (len(tensors["residual.average.bias"]), groups):
@@ -75,7 +97,7 @@ def to_learner(
     for label in labels:
         learner.add_class(label)
     shrinkage, ridge = (float(value) for value in tensors["base.shape"])
-    statistics, refreshed = to_statistics(tensors), int(tensors["base.counters"][1])
+    statistics, refreshed = to_statistics(tensors, parent), int(tensors["base.counters"][1])
     try:
         learner.base.restore(*statistics, shrinkage, ridge, refreshed)
     except np.linalg.LinAlgError as error:
@@ -88,8 +110,23 @@ def to_learner(
     return learner
 
 
-def to_statistics(tensors: Tensors) -> Statistics:
-    """Return the statistics of a head, whole numbers in either form."""
+def parent_of(tensors: Tensors) -> int:
+    """Return the number of the bundle whose statistics a head goes on from; 0: of none."""
+    return int(tensors["base.counters"][2])
+
+
+def to_statistics(tensors: Tensors, parent: Statistics | None = None) -> Statistics:
+    """Return the statistics of a head, whole numbers in every form.
+
+    Args:
+        tensors: the head's.
+        parent: the statistics of the head of bundle `parent_of(tensors)`.
+
+    Raises:
+        ReleaseError: the head goes on from a parent, and there is none.
+    """
+    if parent_of(tensors) and parent is None:
+        raise ReleaseError(f"the head goes on from bundle {parent_of(tensors)}: fetch a whole one")
     counts, residue = tensors["base.counts"], int(tensors["base.counters"][0])
     sums = tensors["base.sums"].astype(np.int64) * tensors["base.steps"][:, None]
     if "base.moment" in tensors:
@@ -97,7 +134,8 @@ def to_statistics(tensors: Tensors) -> Statistics:
         return Statistics(counts.copy(), sums.astype(np.float64), moment, residue)
     factors, weights, spread = (tensors[f"scatter.{name}"] for name in ("factors", "weights", "spread"))
     told = Increment(counts, sums, residue, factors, weights, spread, int(tensors["scatter.unit"][0]))
-    return increment.advance(empty_statistics(sums.shape[1], len(counts)), told)
+    start = _start(sums.shape, int(counts.sum()) + residue, parent if parent_of(tensors) else None)
+    return increment.advance(start, told)
 
 
 def _of_exact(statistics: Statistics) -> dict[str, NDArray[Any]]:
@@ -109,8 +147,8 @@ def _of_exact(statistics: Statistics) -> dict[str, NDArray[Any]]:
     }
 
 
-def _of_coarse(statistics: Statistics, rank: int) -> dict[str, NDArray[Any]]:
-    told, steps = coarse(statistics, rank), sum_steps(statistics)
+def _of_coarse(statistics: Statistics, rank: int, parent: Statistics | None) -> dict[str, NDArray[Any]]:
+    told, steps = coarse(statistics, rank, parent), sum_steps(statistics)
     return {
         "base.counts": told.counts,
         "base.sums": (told.sums // steps[:, None]).astype(np.int8),

@@ -16,13 +16,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics, within_scatter
+from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics, empty_statistics, within_scatter
 from edge_cl.learning.embedding import UNIT
 from edge_cl.sample import label_key
 
 Floats = NDArray[np.float64]
 
-FACTOR = 7  # largest value in a factor: 4 bits; more directions tell more than finer ones (measured)
+FACTOR = 7  # largest value in a factor: 4 bits; of 30 KB more directions tell more than finer ones (measured)
+FINEST = 127  # the largest that a factor may have
 SPREAD = 127  # largest value in the diagonal
 FACTOR_BYTES = 0.5  # of a value, packed
 SPARE_DIRECTIONS = 8  # Halko, Martinsson and Tropp 2011: p of 5 to 10
@@ -37,7 +38,7 @@ class Increment(NamedTuple):
         counts: (C,) weight added of each class, in units of 1/SAMPLE_WEIGHT sample; may be below zero.
         sums: (C, D) added, whole.
         residue: added.
-        factors: (R, D) directions q of the scatter, -FACTOR to FACTOR.
+        factors: (R, D) directions q of the scatter, whole numbers up to FINEST.
         weights: (R,) s of the directions; the scatter told is the sum of s q q'.
         spread: (D,) added to its diagonal, -SPREAD to SPREAD, in units of `unit`.
         unit: of `spread`.
@@ -69,6 +70,16 @@ def places(labels: Sequence[str], among: Sequence[str]) -> NDArray[np.intp]:
     return np.array([found[label_key(label)] for label in labels], np.intp)
 
 
+def scatter_only(statistics: Statistics, classes: int, weight: int) -> Statistics:
+    """Return the scatter about the class means alone, as if of `weight`, and C = `classes` without samples.
+
+    A scatter is a sum and grows with its samples; what changes little is the covariance.
+    """
+    nothing = empty_statistics(len(statistics.moment), classes)
+    own = max(1, int(statistics.counts.sum()) + statistics.residue)
+    return nothing._replace(moment=np.rint(_scatter(statistics) * weight / own))
+
+
 def placed(statistics: Statistics, places: NDArray[np.intp], classes: int) -> Statistics:
     """Return the statistics on another list of classes: class c goes to `places[c]`.
 
@@ -80,11 +91,13 @@ def placed(statistics: Statistics, places: NDArray[np.intp], classes: int) -> St
     return statistics._replace(counts=counts, sums=sums)
 
 
-def compress(now: Statistics, told: Statistics, rank: int, is_flat: bool = False) -> Increment:
+def compress(
+    now: Statistics, told: Statistics, rank: int, is_flat: bool = False, factor: int = FACTOR
+) -> Increment:
     """Tell by what `now` exceeds `told` in `rank` directions and a diagonal; O((rank + C) D^2).
 
     Directions are found by subspace iteration from a fixed random start (Halko, Martinsson and Tropp, Finding
-    Structure with Randomness, 2011, algorithm 4.4), rounded to 4 bits, and weighted anew by least squares.
+    Structure with Randomness, 2011, algorithm 4.4), rounded, and weighted anew by least squares.
 
     Args:
         now: what is.
@@ -92,9 +105,10 @@ def compress(now: Statistics, told: Statistics, rank: int, is_flat: bool = False
         rank: R at most.
         is_flat: the diagonal is one number, which packs into nothing: 1 KB less, for rounds that only add to
             what was told before. Either way the trace is told, up to rounding.
+        factor: largest value in a factor, FINEST at most.
     """
     scatter = _scatter(now) - _scatter(told)
-    factors = _rounded(_directions(scatter, min(rank, len(scatter))))
+    factors = _rounded(_directions(scatter, min(rank, len(scatter))), factor)
     weights = _weights(scatter, factors)
     spread, unit = _spread(np.diag(scatter) - _diagonal(factors, weights), is_flat)
     counts, sums = now.counts - told.counts, (now.sums - told.sums).astype(np.int64)
@@ -131,6 +145,17 @@ def lifted(statistics: Statistics) -> Statistics:
     moment = statistics.moment.copy()
     moment[np.diag_indices(len(moment))] += np.ceil(-lowest)
     return statistics._replace(moment=moment)
+
+
+def raised(told: Statistics, increment: Increment) -> Increment:
+    """Return the increment with as much more diagonal as `advance` needs to leave no negative direction."""
+    after = advance(told, increment)
+    lowest = float(np.linalg.eigvalsh(_scatter(after))[0])
+    if lowest >= 0:
+        return increment
+    wanted = increment.spread.astype(np.float64) * increment.unit - lowest
+    unit = max(1, int(np.ceil(np.abs(wanted).max() / SPREAD)))
+    return increment._replace(spread=np.ceil(wanted / unit).astype(np.int8), unit=unit)
 
 
 def fault(statistics: Statistics) -> str:
@@ -176,9 +201,9 @@ def _directions(scatter: Floats, rank: int) -> Floats:
     return (basis @ vectors[:, largest]).T
 
 
-def _rounded(directions: Floats) -> NDArray[np.int8]:
+def _rounded(directions: Floats, factor: int) -> NDArray[np.int8]:
     peaks = np.abs(directions).max(axis=1, keepdims=True, initial=1e-300)
-    return np.rint(directions / peaks * FACTOR).astype(np.int8)
+    return np.rint(directions / peaks * factor).astype(np.int8)
 
 
 def _weights(scatter: Floats, factors: NDArray[np.int8]) -> NDArray[np.int64]:

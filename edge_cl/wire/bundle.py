@@ -314,7 +314,10 @@ def check_part(part: Part, data: bytes) -> None:
 
 def head(bundle: Bundle) -> Tensors:
     """Return the head's tensors, checked; ProtocolError when they cannot be used."""
-    return parts.read(bundle.files[HEAD], bundle.manifest.lengths, parts.check_head)[0]
+    found = parts.read(bundle.files[HEAD], bundle.manifest.lengths, parts.check_head)[0]
+    if int(found["base.counters"][2]) not in (0, bundle.manifest.parent):
+        raise ProtocolError("the head goes on from another bundle than the manifest names")
+    return found
 
 
 def golden(bundle: Bundle) -> Golden:

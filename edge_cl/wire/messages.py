@@ -44,8 +44,8 @@ MAX_CONTENT_BYTES = 32 << 20
 MAX_SAMPLES = 4096  # of one content
 MAX_PICTURE_BYTES = 8 << 20
 MAX_RANK = 512  # of a scatter increment
-MAX_WEIGHT = 1 << 40  # of a factor: with 512 factors of 7 x 7 a product stays a whole number of float64
-FACTOR = 7  # largest value in a factor, either sign
+MAX_WEIGHT = 1 << 40  # of a factor, or in units of 1/12 sample: beyond all samples there will be
+FACTOR = 127  # largest value in a factor, either sign
 JPEG = b"\xff\xd8\xff"
 
 Level = Annotated[str, Choice(LEVELS)]

@@ -29,7 +29,7 @@ HEAD = {
     "base.sums": Array(WHOLE, ("C", "D")),
     "base.steps": Array(("int64",), ("C",)),
     "base.shape": Array(("float64",), (2,)),
-    "base.counters": Array(("int64",), (2,)),
+    "base.counters": Array(("int64",), (3,)),
     "residual.blocks": Array(("int32",), ("G", "K")),
     "residual.centre": Array(("float32",), ("D",)),
     "residual.counters": Array(("int64",), (3,)),
@@ -143,9 +143,9 @@ def _check_arrays(
 
 def _check_statistics(head: Mapping[str, NDArray[Any]]) -> None:
     counts, steps = head["base.counts"], head["base.steps"]
-    residue, refreshed = (int(value) for value in head["base.counters"])
+    residue, refreshed, parent = (int(value) for value in head["base.counters"])
     shrinkage, ridge = (float(value) for value in head["base.shape"])
-    _need(counts.min(initial=0) >= 0 and residue >= 0 and refreshed >= 0, "a count is below zero")
+    _need(counts.min(initial=0) >= 0 and residue >= 0 and refreshed >= 0 <= parent, "a count is below zero")
     _need(largest(counts) <= MAX_WEIGHT and residue <= MAX_WEIGHT, "a count is beyond all samples")
     _need(steps.min(initial=1) >= 1 and largest(steps) <= MAX_WEIGHT, "a step is not above zero")
     _need(0 < shrinkage < 1 and ridge > 0, "the shrinkage or the ridge is out of bounds")

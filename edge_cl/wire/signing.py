@@ -3,8 +3,8 @@
     edge-cl-1 LF device LF counter LF time LF METHOD LF target LF sha256 of the body, hex
 
 HMAC-SHA256 of this text under 32 bytes that only the device and the host have. A request counts once: each
-has a higher counter than the last, and a few that overtook each other are told apart by a window (as in IPsec,
-RFC 4303 section 3.4.3). The time may be wrong on a board without a clock, so it is signed, but judged apart.
+has a higher counter than the last, and a few that overtook each other are told apart by a window (as in RFC
+4303, section 3.4.3). The time may be wrong on a board without a clock, so it is signed, but judged apart.
 """
 
 import hashlib

@@ -13,7 +13,7 @@ from edge_cl.errors import ProtocolError
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.coreset import coreset
 from edge_cl.learning.embedding import embed
-from edge_cl.learning.head import of_learner, to_learner
+from edge_cl.learning.head import of_learner, to_learner, to_statistics
 from edge_cl.learning.learner import EdgeLearner
 from edge_cl.wire import bundle as bundles
 from edge_cl.wire import canonical, parts, tensors
@@ -287,6 +287,7 @@ HEADS = {
     "another width": spoiled_head("base.sums", lambda v: v[:, 1:]),
     "another number of classes": spoiled_head("base.counts", lambda v: v[1:]),
     "a count below zero": spoiled_head("base.counts", lambda v: -v),
+    "a parent below zero": spoiled_head("base.counters", lambda v: v - [0, 0, 1]),
     "a count of 2^62": spoiled_head("base.counts", lambda v: v * 0 + 2**62),
     "a step of zero": spoiled_head("base.steps", lambda v: v * 0),
     "a step of 2^40": spoiled_head("base.steps", lambda v: v * 0 + 2**52),
@@ -316,6 +317,18 @@ def test_a_head_that_nobody_could_answer_with_is_refused(learner, manifest, file
         bundles.head(spoiled)
     with pytest.raises(ValueError):
         parts.write(spoil(head), manifest.lengths, check_head)
+
+
+def test_a_head_goes_on_from_the_parent_that_the_manifest_names_or_from_none(learner, manifest, files):
+    known = to_statistics(of_learner(learner, 8))
+    for parent, is_taken in ((manifest.parent, True), (manifest.parent - 1, False)):
+        head = tensors.pack(of_learner(learner, 8, (parent, known)))
+        opened = Bundle(manifest, {**files, HEAD: head})
+        if is_taken:
+            assert bundles.head(opened)["base.counters"][2] == parent
+            continue
+        with pytest.raises(ProtocolError, match="another bundle"):
+            bundles.head(opened)
 
 
 def test_an_exact_head_is_taken_too(learner, manifest):
