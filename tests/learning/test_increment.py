@@ -17,6 +17,8 @@ from edge_cl.learning.increment import (
     lifted,
     placed,
     places,
+    raised,
+    scatter_only,
     union,
     untold,
 )
@@ -164,6 +166,25 @@ def test_a_scatter_with_a_negative_direction_is_lifted_just_enough():
     lowest = np.linalg.eigvalsh(within_scatter(risen))[0]
     assert 0 <= lowest < 1e-3 * within_scatter(now).trace()
     asked(risen)
+
+
+@pytest.mark.parametrize("factor", [7, 31, 127])
+def test_an_increment_is_raised_until_what_it_tells_can_be_solved(factor):
+    told, now = told_once(taught(60), 4), taught(24)
+    raw = compress(now, told, 2, factor=factor)
+    assert np.linalg.eigvalsh(within_scatter(advance(told, raw)))[0] < 0
+    risen = raised(told, raw)
+    assert np.linalg.eigvalsh(within_scatter(advance(told, risen)))[0] >= 0
+    assert np.array_equal(risen.factors, raw.factors)
+    assert raised(told, risen) is risen
+    assert np.abs(raw.factors.astype(int)).max() == factor
+
+
+def test_a_scatter_alone_grows_with_the_weight_and_has_no_samples():
+    now = taught(60)
+    half = scatter_only(now, 5, int(now.counts.sum()) // 2)
+    assert half.counts.tolist() == [0] * 5
+    np.testing.assert_allclose(within_scatter(half), within_scatter(now) / 2, atol=1e-6)
 
 
 FAULTS = {
