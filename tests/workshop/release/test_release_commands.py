@@ -1,15 +1,18 @@
 """The commands that sign, as a person types them, and the page that tells which."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from simulators.fleet import sync
 from simulators.foreman import call, ok, refused
+from simulators.killer import PYTHON, run_failing_at, why_not
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "releases.md"
@@ -143,3 +146,29 @@ def test_a_second_init_of_the_same_model_changes_nothing(fleet: Path) -> None:
     before = state()
     assert "already" in refused("init", fleet, "--model", "waste")
     assert state() == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(why_not()), reason=why_not() or "strace works")
+@pytest.mark.parametrize("fault", ["signal=SIGKILL", "error=ENOSPC"])
+def test_killed_at_a_writing_call_the_repository_is_valid_and_the_next_command_ends_it(
+    here: Path, fleet: Path, fault: str
+) -> None:
+    ok("publish", "waste-1.bundle", "--repository", fleet, "--model", "waste", "--channel", "stable")
+    fleet.rename(here / "whole")
+    sync(here / "device", here / "whole")
+
+    def prepare() -> None:
+        for name, source in (("fleet", "whole"), ("asked", "device")):
+            shutil.rmtree(here / name, ignore_errors=True)
+            shutil.copytree(here / source, here / name)
+
+    command = [PYTHON, "-m", "host_trainer.cli", "rotate-key", "trainer-1", "--repository", str(fleet)]
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    hits = 0
+    for outcome in run_failing_at(command, prepare, fault=fault, stride=4, environment=environment):
+        hits += outcome.hit
+        assert sync(here / "asked", fleet)[1] is not None, outcome
+        ok("renew", "--repository", fleet)
+        assert sync(here / "asked", fleet)[1] is not None, outcome
+    assert hits > 10
