@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import cifar
 import ledger
 import numpy as np
+from trials import mean
 
 from edge_cl.commands.evaluate import default_cache
 from host_trainer.sparcl.comparison import compare
@@ -189,22 +190,16 @@ def rows(records: dict[Trial, Record]) -> list[ledger.Row]:
 
 def _against(name: str, runs: Sequence[Record], dense: Sequence[Record]) -> list[ledger.Row]:
     """Return the rows of an edge run beside dense DER++ of the same table."""
-    gain = _mean([run.metrics.class_il or 0.0 for run in runs]) - _mean(
+    gain = mean([run.metrics.class_il or 0.0 for run in runs]) - mean(
         [run.metrics.class_il or 0.0 for run in dense]
     )
-    faster = _mean([run.totals.all_seconds for run in dense]) / _mean(
-        [run.totals.all_seconds for run in runs]
-    )
-    memory = _mean([run.totals.peak_bytes for run in runs]) / _mean([run.totals.peak_bytes for run in dense])
+    faster = mean([run.totals.all_seconds for run in dense]) / mean([run.totals.all_seconds for run in runs])
+    memory = mean([run.totals.peak_bytes for run in runs]) / mean([run.totals.peak_bytes for run in dense])
     return [
         ledger.at_least(f"{name}: class-IL above dense DER++", gain, ACCURACY_GAIN),
         ledger.at_least(f"{name}: seconds of dense DER++ over its own", faster, TIME_SHARE, 1),
         ledger.at_most(f"{name}: peak memory over dense DER++'s, whole process", memory, MEMORY_SHARE),
     ]
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ def save_network(folder: Path, network: Network, training: Training | None = Non
             facts = {"version": VERSION, "step": training.step, "facts": training.facts}
             (part / TRAINING).write_text(json.dumps(facts, indent=1), encoding="utf-8")
             (part / TRAINING_TENSORS).write_bytes(
-                pack({**_under("optimizer", training.optimizer), **_under("state", training.state)})
+                pack({**under("optimizer", training.optimizer), **under("state", training.state)})
             )
 
 
@@ -92,14 +92,37 @@ def load_training(folder: Path) -> Training | None:
     if not (folder / TRAINING).is_file():
         return None
     facts, tensors = _facts(folder, TRAINING), _tensors(folder, TRAINING_TENSORS)
-    return Training(
-        int(facts["step"]), _below("optimizer", tensors), _below("state", tensors), facts["facts"]
-    )
+    return Training(int(facts["step"]), below("optimizer", tensors), below("state", tensors), facts["facts"])
 
 
 def weights_of(model: Any) -> dict[str, np.ndarray]:
     """Return every variable of a model by its path, as numpy arrays."""
     return {variable.path: np.asarray(variable.value) for variable in model.variables}
+
+
+def optimizer_state(optimizer: Any) -> dict[str, np.ndarray]:
+    """Return an optimizer's variables in their order, as `Training` keeps them."""
+    return {str(number): np.asarray(variable.value) for number, variable in enumerate(optimizer.variables)}
+
+
+def restore_optimizer(optimizer: Any, tensors: Mapping[str, np.ndarray]) -> None:
+    """Give an optimizer the variables that `optimizer_state` returned."""
+    for number, variable in enumerate(optimizer.variables):
+        variable.assign(tensors[str(number)])
+
+
+def check_facts(saved: Training, facts: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to go on with other options than a stopped training had.
+
+    Raises:
+        MismatchError: some differ; the message names them.
+    """
+    differing = sorted(name for name in {*saved.facts, *facts} if saved.facts.get(name) != facts.get(name))
+    if differing:
+        raise MismatchError(
+            f"{folder} holds a training with other options ({', '.join(differing)}):"
+            " give the same ones to go on, or another --out"
+        )
 
 
 def set_weights(model: Any, tensors: Mapping[str, np.ndarray], name: str) -> None:
@@ -179,10 +202,12 @@ def _tensors(folder: Path, name: str) -> dict[str, np.ndarray]:
         raise ModelError(f"{path} is damaged or cut off ({error}): use an older checkpoint") from error
 
 
-def _under(group: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def under(group: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return tensors named GROUP/NAME."""
     return {f"{group}/{name}": values for name, values in tensors.items()}
 
 
-def _below(group: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def below(group: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what `under` put into a group, by the names it had."""
     start = f"{group}/"
     return {name[len(start) :]: values for name, values in tensors.items() if name.startswith(start)}

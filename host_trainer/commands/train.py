@@ -261,11 +261,15 @@ def _only_one(data: str | None, new_data: str | None, origin: Path | None) -> st
 
 
 def _parts_of(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    names = _listed(text)
     unknown = [name for name in names if name not in ("masks", "removal", "gradients")]
     if unknown:
         raise ConfigError(f"--without {unknown[0]!r}: give some of masks, removal, gradients")
     return names
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _refuse(options: dict[str, Any], reason: str) -> None:
@@ -276,7 +280,7 @@ def _refuse(options: dict[str, Any], reason: str) -> None:
 
 def names_of(text: str) -> tuple[str, ...]:
     """Read a list of names with commas between; `none` is the empty one."""
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    names = _listed(text)
     if names == ("none",):
         return ()
     if "none" in names:

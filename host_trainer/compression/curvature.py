@@ -24,8 +24,9 @@ class Estimator:
             source: step to batch; steps 0 to `batches` - 1 are used.
             batches: how many; 32 of 64 pictures tell layers and channels apart.
         """
-        size = len(next(iter(source(0).values())))
-        squares = self._collector.collect(source, batches)
+        first = source(0)
+        size = len(next(iter(first.values())))
+        squares = self._collector.collect(lambda step: source(step) if step else first, batches)
         return {
             path: curvature_of(Curvature(total.astype(np.float64), batches, size))
             for path, total in squares.items()

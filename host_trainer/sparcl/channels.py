@@ -24,6 +24,7 @@ ZERO_STAYS_ZERO = ("linear", "relu", "relu6", "silu", "gelu", "tanh")  # activat
 WHOLE = ""  # the set of what is in no group
 
 KERNEL, DEPTHWISE_KERNEL, SCALE, VARIANCE = "kernel", "depthwise", "gamma", "moving_variance"
+KERNELS = (KERNEL, DEPTHWISE_KERNEL)
 DEAD = {VARIANCE: 1.0}  # what a variable holds where nothing lives; zero otherwise
 FRESH = {VARIANCE: 1.0, SCALE: 1.0}  # and where a channel begins to live; kernels are drawn
 
@@ -220,7 +221,7 @@ def channel_importance(
     worth = {group.name: np.zeros(group.width) for group in structure.groups}
     for path, values in scores.items():
         variable = structure.variables[path]
-        if variable.kind not in (KERNEL, DEPTHWISE_KERNEL):
+        if variable.kind not in KERNELS:
             continue
         for axis, name in enumerate(variable.axes):
             if name is not None:
@@ -262,19 +263,28 @@ def rearrange(
     return moved, new
 
 
+def kernel_densities(structure: Structure, slots: Slots) -> dict[str, float]:
+    """Return which fraction of each kernel's full-width weights lives, by path; of every kernel there is."""
+    counts = counts_of(slots)
+    return {
+        path: _live(variable, counts) / prod(variable.shape)
+        for path, variable in structure.variables.items()
+        if variable.kind in KERNELS
+    }
+
+
 def kernel_sparsity(structure: Structure, slots: Slots) -> dict[str, float]:
     """Return which fraction of each prunable kernel's full-width weights is dead, by path.
 
     Prunable are the convolutions (no depthwise ones) whose input is in a group: all but the stem.
     """
-    counts = _counts(slots)
-    kernels = _prunable(structure)
-    return {path: 1 - _live(variable, counts) / prod(variable.shape) for path, variable in kernels.items()}
+    densities = kernel_densities(structure, slots)
+    return {path: 1 - densities[path] for path in _prunable(structure)}
 
 
 def weight_sparsity(structure: Structure, slots: Slots) -> float:
     """Return which fraction of all prunable weights together is dead."""
-    return 1 - _density(structure, _counts(slots))
+    return 1 - _density(structure, counts_of(slots))
 
 
 def _groups_of(wires: Wiring, layers: Mapping[str, Any]) -> dict[str, str | None]:
@@ -380,7 +390,8 @@ def _density(structure: Structure, counts: Mapping[str, int]) -> float:
     return sum(_live(kernel, counts) for kernel in kernels) / sum(prod(kernel.shape) for kernel in kernels)
 
 
-def _counts(slots: Slots) -> dict[str, int]:
+def counts_of(slots: Slots) -> dict[str, int]:
+    """Return how many channels of each group have a slot."""
     return {name: int((index >= 0).sum()) for name, index in slots.index.items()}
 
 
@@ -459,7 +470,7 @@ def _begun(
 
     places = _grid(variable, chosen)
     shape = np.broadcast_shapes(*(part.shape for part in places))
-    if variable.kind in (KERNEL, DEPTHWISE_KERNEL):
+    if variable.kind in KERNELS:
         values[places] = rng.normal(0, sqrt(2 / max(1, prod(shape[:begin]))), shape)
     else:
         values[places] = FRESH.get(variable.kind, 0)

@@ -4,13 +4,14 @@ Whoever calls hands in time, a way to save, and a question whether to stop. A co
 state is the uninterrupted one, bit for bit, but for its seconds.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.evaluation.metrics import Reliability, calibration_error, reliability
+from edge_cl.learning.calibration import log_softmax
 from host_trainer.datasets.batches import ahead
 from host_trainer.sparcl.accounting import Work
 from host_trainer.sparcl.learner import Learner, Lesson, Step
@@ -40,12 +41,6 @@ class Sums(NamedTuple):
     assessed: int = 0
     training_s: float = 0.0
     importance_s: float = 0.0
-
-    @classmethod
-    def of(cls, values: NDArray[np.float64]) -> "Sums":
-        """Return the sums that were saved as an array of numbers."""
-        whole, gone = [int(value) for value in values], values[-2:]
-        return cls(whole[0], float(values[1]), *whole[2:7], *(float(value) for value in gone))
 
     def plus(self, step: Step, seconds: float) -> "Sums":
         """Return the sums after one more step."""
@@ -142,13 +137,14 @@ class Course(NamedTuple):
         start, learner = self.clock(), self.learner
         seen = learner.seen
         class_il, task_il, said, truth = [], [], [], []
-        for number, exam in enumerate(self._exams()):
+        for number, open_exam in enumerate(self.exams):
+            exam = open_exam()
             logits, taught = learner.answer(exam.images), task >= 0 and (self.joint or number <= task)
             among_all, among_own = _only(logits, np.flatnonzero(seen)), _only(logits, exam.classes)
             class_il.append(_accuracy(among_all, exam.labels) if taught else np.nan)
             task_il.append(_accuracy(among_own, exam.labels))
             if taught:
-                said.append(_softmax(among_all))
+                said.append(np.exp(log_softmax(among_all)))
                 truth.append(exam.labels)
         both = (np.concatenate(said), np.concatenate(truth)) if said else None
         return Answers(
@@ -158,9 +154,6 @@ class Course(NamedTuple):
             calibration_error(*both) if both else np.nan,
             self.clock() - start,
         )
-
-    def _exams(self) -> Iterator[Lesson]:
-        return (exam() for exam in self.exams)
 
     def _epoch(self, lesson: Lesson, place: Place, sums: Sums, watch: Watch) -> bool:
         learner, task, epoch = self.learner, place.task, place.epoch
@@ -217,8 +210,3 @@ def _only(logits: NDArray[np.float32], classes: NDArray[np.intp]) -> NDArray[np.
 
 def _accuracy(logits: NDArray[np.float32], labels: NDArray[np.int32]) -> float:
     return float((logits.argmax(-1) == labels).mean()) if len(labels) else float("nan")
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    risen = np.exp(logits - logits.max(-1, keepdims=True))
-    return np.asarray(risen / risen.sum(-1, keepdims=True))

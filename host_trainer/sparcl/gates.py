@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from edge_cl.errors import EngineError
 from edge_cl.learning.masking import most_important
 from host_trainer.compression.channels import CONVOLUTION, DEPTHWISE
 from host_trainer.quantisation.graph import Wiring, copied, redrawn, wiring
+from host_trainer.training.gradients import unknown_backend
 
 PACKAGE = "edge_cl"
 GATED = {CONVOLUTION: "GatedConv2D", DEPTHWISE: "GatedDepthwiseConv2D"}
@@ -149,7 +149,7 @@ def _linear(layer: Any, operation: Operation, inputs: Any, kernel: Any) -> Any:
         return _tensorflow(layer, operation)(*given)
     if backend == "jax":
         return _jax(operation)(*given)
-    raise EngineError(f"Keras runs on {backend}: set KERAS_BACKEND to tensorflow or jax")
+    raise unknown_backend(backend)
 
 
 def _tensorflow(layer: Any, operation: Operation) -> Operation:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.errors import EngineError
-from host_trainer.checkpoints import set_weights, weights_of
+from host_trainer.checkpoints import below, set_weights, under, weights_of
 from host_trainer.datasets.augmentation import Augmentation
 from host_trainer.network import Network, to_input
 from host_trainer.sparcl.attendance import Attendance, dismissed, everybody, noted
@@ -168,7 +168,7 @@ class Learner:
         labels = lesson.labels[chosen]
         return {
             "chosen": chosen,
-            "images": self._changed(STREAM, np.stack([lesson.images[i] for i in chosen]), number),
+            "images": self._changed(STREAM, lesson.images[chosen], number),
             "labels": labels,
             "known": self._known(lesson, labels, task),
         }
@@ -197,7 +197,7 @@ class Learner:
         right = _right(logits, stream["labels"], stream["known"], self.plan.by_events)
         self.attendance = noted(self.attendance, chosen, right)
         if self.plan.method.draws:
-            new = Memories(np.stack([lesson.images[i] for i in chosen]), stream["labels"], logits)
+            new = Memories(lesson.images[chosen], stream["labels"], logits)
             self.reservoir = offer(self.reservoir, new, self._rng(KEPT))
         self.steps += 1
         replayed = sum(
@@ -221,46 +221,52 @@ class Learner:
         """Return everything but the network's own weights, as arrays."""
         self.stepper.settle()
         state: dict[str, NDArray[Any]] = {"seen": self.seen}
-        state |= {f"reservoir/{name}": np.asarray(v) for name, v in self.reservoir._asdict().items()}
-        state |= {f"attendance/{name}": v for name, v in self.attendance._asdict().items()}
+        state |= under("reservoir", {name: np.asarray(v) for name, v in self.reservoir._asdict().items()})
+        state |= under("attendance", self.attendance._asdict())
         for number, follower in enumerate(self.followers):
-            state |= {f"average{number}/{path}": v for path, v in weights_of(follower).items()}
+            state |= under(f"average{number}", weights_of(follower))
         if self.masking is not None:
-            state |= {f"masks/{name}": v for name, v in self.masking.state().items()}
+            state |= under("masks", self.masking.state())
         if self._left is not None:
-            state |= {f"left/{path}": v for path, v in self._left.stream.items()}
+            state |= under("left", self._left.stream)
         return state
 
     def restore(self, state: Mapping[str, NDArray[Any]], steps: int) -> None:
         """Take up a saved state; the network's weights and the optimizer's are already in place."""
         self.steps, self.seen = steps, state["seen"].astype(bool)
-        kept = _below("reservoir", state)
+        kept = below("reservoir", state)
         self.reservoir = Reservoir(kept["images"], kept["labels"], kept["logits"], int(kept["seen"]))
-        told = _below("attendance", state)
+        told = below("attendance", state)
         flags = {name: v if v.dtype == np.int32 else v.astype(bool) for name, v in told.items()}
         self.attendance = Attendance(**flags)
         for number, follower in enumerate(self.followers):
-            set_weights(follower, _below(f"average{number}", state), "the saved average")
+            set_weights(follower, below(f"average{number}", state), "the saved average")
         if self.masking is not None:
-            self.masking.restore(_below("masks", state))
+            self.masking.restore(below("masks", state))
             self.stepper.guard(self.masking.guards())
-        left = _below("left", state)
+        left = below("left", state)
         self._left = Importance(left, None) if left else None
         self.stepper.resume()
 
     def _adjust(self, lesson: Lesson, rules: Sparsity, task: int, epoch: int) -> int:
         assert self.masking is not None
-        found, shown = self._found(lesson, rules, task, epoch)
         self.stepper.settle()
+        found, shown = self._found(lesson, rules, task, epoch)
         move = move_at(rules, task, epoch, self.plan.epochs)
         if rules.masks and move is not None:
             self._calm(self.masking.move(move, found, (self.plan.seed, self.steps, MASKS)))
         if rules.gradients and found is not None and self._snapshot is None:
             self.masking.choose(found)
-        self._calm(self.masking.guards())
+        self._guard(self.masking)
         self.stepper.resume()
-        self.stepper.guard(self.masking.guards())
         return shown
+
+    def _guard(self, masking: Masking) -> dict[str, NDArray[Any]]:
+        """Let nothing move but what the masks let, the momentum included; return the masks."""
+        guards = masking.guards()
+        self._calm(guards)
+        self.stepper.guard(guards)
+        return guards
 
     def _calm(self, masks: Mapping[str, NDArray[np.bool_]]) -> None:
         """Take the momentum from weights that died, that are new, or that may not move."""
@@ -275,7 +281,6 @@ class Learner:
             return self._left, 0
         if self._assessor is None:
             return None, 0
-        self.stepper.settle()
 
         def stream(step: int) -> dict[str, NDArray[Any]]:
             batch = self.batch_of(lesson, task, epoch, step)
@@ -303,8 +308,7 @@ class Learner:
         given = {name: values for name, values in batch.items() if name != FOLLOW}
         if refresh:
             masking.choose(self._snapshot.take(given, {}))
-            self._calm(masking.guards())
-            self.stepper.guard(masking.guards())
+            self._guard(masking)
         if last:
             self._left = self._snapshot.take(given, masking.guards())
         self.stepper.resume()
@@ -373,11 +377,6 @@ def _right(
     """Return which answers (B,) are right: among the classes that counted, or among all."""
     judged = logits if among_all else np.where(known > 0, logits, ABSENT)
     return np.asarray(judged.argmax(-1) == labels)
-
-
-def _below(group: str, state: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    start = f"{group}/"
-    return {name[len(start) :]: values for name, values in state.items() if name.startswith(start)}
 
 
 def open_learner(network: Network, plan: Plan) -> Learner:

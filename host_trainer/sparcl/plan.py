@@ -76,9 +76,8 @@ def make_plan(
     if rate is not None:
         chosen = replace(chosen, rate=rate)
     if sparsity is not None and sparsity.mode == OFFICIAL:
-        chosen = replace(
-            chosen, first_task=False
-        )  # the authors' code fills the buffer in task 1, uses it later
+        # The authors' code fills the buffer in the first task, and uses it from the second on.
+        chosen = replace(chosen, first_task=False)
     if sparsity is not None and sparsity.mode == EDGE:
         chosen = replace(chosen, draws=1, merged=True, share=1.0, labels=1.0, averages=EDGE_AVERAGE)
         options.setdefault("momentum", EDGE_MOMENTUM)
@@ -104,7 +103,6 @@ def plan_of(facts: dict[str, Any]) -> Plan:
         ConfigError: a method or setting that this program does not have.
     """
     given = dict(facts)
-    sparsity = Sparsity(**given.pop("sparsity")) if given["sparsity"] else None
-    given.pop("sparsity", None)
-    augment = tuple(given.pop("augment"))
-    return make_plan(given.pop("method"), sparsity, given.pop("rate"), augment=augment, **given)
+    method, rate, rules = (given.pop(name) for name in ("method", "rate", "sparsity"))
+    sparsity, augment = Sparsity(**rules) if rules else None, tuple(given.pop("augment"))
+    return make_plan(method, sparsity, rate, augment=augment, **given)

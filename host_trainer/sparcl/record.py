@@ -9,7 +9,6 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from edge_cl.errors import MismatchError
 
 VERSION = 1
-PHASES = ("train", "importance", "evaluation", "other")
 Grid = tuple[tuple[float | None, ...], ...]  # (T, T): after task i, of the pictures of task j; None untested
 
 

@@ -98,12 +98,11 @@ class Recorder:
     def state(self) -> NDArray[np.uint8]:
         """Return what has been gathered, as bytes for a checkpoint."""
         epochs = [asdict(epoch) for epoch in self._epochs]
-        gathered = [epochs, self._dense, self._rows, self._layers, self._before]
-        return np.frombuffer(json.dumps(gathered).encode("utf-8"), np.uint8)
+        return packed([epochs, self._dense, self._rows, self._layers, self._before])
 
     def restore(self, state: NDArray[np.uint8]) -> None:
         """Take up what `state` gave."""
-        epochs, dense, self._rows, self._layers, self._before = json.loads(state.tobytes().decode("utf-8"))
+        epochs, dense, self._rows, self._layers, self._before = unpacked(state)
         self._epochs, self._dense = [record.Epoch(**epoch) for epoch in epochs], Flops(*dense)
 
     def _sparsity(self, live: Mapping[str, float]) -> float:
@@ -142,6 +141,16 @@ class Recorder:
             fwt=forward_transfer(task_il, before) if by_task and len(before) else None,
             calibration_error=error,
         )
+
+
+def packed(value: Any) -> NDArray[np.uint8]:
+    """Return a plain JSON value as bytes, for a checkpoint, which keeps arrays only."""
+    return np.frombuffer(json.dumps(value).encode("utf-8"), np.uint8)
+
+
+def unpacked(state: NDArray[np.uint8]) -> Any:
+    """Return the value that `packed` was given; tuples come back as lists."""
+    return json.loads(state.tobytes().decode("utf-8"))
 
 
 def _matrix(rows: Sequence[Numbers]) -> NDArray[np.float64]:

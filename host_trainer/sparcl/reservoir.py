@@ -73,13 +73,15 @@ def places_of(seen: int, places: int, offers: int, rng: np.random.Generator) -> 
 def offer(reservoir: Reservoir, new: Memories, rng: np.random.Generator) -> Reservoir:
     """Return the reservoir after these samples were offered one after another."""
     taken = places_of(reservoir.seen, len(reservoir.labels), len(new.labels), rng)
-    kept = np.flatnonzero(taken >= 0)
+    kept, seen = np.flatnonzero(taken >= 0), reservoir.seen + len(new.labels)
+    if not len(kept):
+        return reservoir._replace(seen=seen)
     # Two offers of one batch may fall on one place: numpy keeps the later of an assignment, as it should be.
     images, labels, logits = reservoir.images.copy(), reservoir.labels.copy(), reservoir.logits.copy()
     images[taken[kept]] = new.images[kept]
     labels[taken[kept]] = new.labels[kept]
     logits[taken[kept]] = new.logits[kept]
-    return Reservoir(images, labels, logits, reservoir.seen + len(new.labels))
+    return Reservoir(images, labels, logits, seen)
 
 
 def draw(reservoir: Reservoir, count: int, rng: np.random.Generator) -> Memories:

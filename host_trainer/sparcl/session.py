@@ -15,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.errors import ConfigError, MismatchError, ModelError
-from edge_cl.sample import label_key
+from edge_cl.learning.increment import places, union
 from host_trainer.artefacts import make_folder, write_file
 from host_trainer.backbones.networks import backbone_of, with_head
 from host_trainer.checkpoints import (
     Training,
+    check_facts,
     load_network,
     load_training,
+    optimizer_state,
+    restore_optimizer,
     save_network,
     set_weights,
     weights_of,
@@ -38,7 +41,7 @@ from host_trainer.sparcl.methods import method_of
 from host_trainer.sparcl.plan import Plan, make_plan, plan_facts, plan_of
 from host_trainer.sparcl.record import Metrics, Record, Totals, to_json
 from host_trainer.sparcl.record import Task as TaskRecord
-from host_trainer.sparcl.recorder import Recorder
+from host_trainer.sparcl.recorder import Recorder, packed, unpacked
 from host_trainer.sparcl.report import render
 from host_trainer.sparcl.schedule import EDGE, Sparsity
 from host_trainer.sparcl.tasks import Task, check_batch, classes_match, plan_tasks, transform_of
@@ -154,7 +157,7 @@ def _continued(options: Options, world: World) -> Subject:
     before = open_finished(options.origin)
     plan = _same_plan(options, before.facts)
     data = _data(options, before.network.input_size, world)
-    classes = _joined(tuple(before.facts["classes"]), data.classes)
+    classes = union(before.facts["classes"], data.classes)
     data = _renumbered(data, classes)
     tasks = _tasks(options, data, plan)
     wide = Network(
@@ -337,9 +340,9 @@ def save_state(
         StoreError: no space, no permission.
     """
     state = learner.state()
-    optimizer = {str(n): np.asarray(v.value) for n, v in enumerate(learner.optimizer.variables)}
-    more = {"place": np.array(place), "sums": np.array(sums, np.float64), "told": recorder.state()}
-    save_network(folder, learner.network, Training(learner.steps, optimizer, {**state, **more}, facts))
+    more = {"place": packed(place), "sums": packed(sums), "told": recorder.state()}
+    training = Training(learner.steps, optimizer_state(learner.optimizer), {**state, **more}, facts)
+    save_network(folder, learner.network, training)
 
 
 def _resume(
@@ -350,21 +353,15 @@ def _resume(
     if saved is None:
         return Place(), Sums()
     classes_match(saved.facts["classes"], facts["classes"])
-    differing = sorted(name for name in {*saved.facts, *facts} if saved.facts.get(name) != facts.get(name))
-    if differing:
-        raise MismatchError(
-            f"{folder} holds a training with other options ({', '.join(differing)}):"
-            " give the same ones to go on, or another --out"
-        )
+    check_facts(saved, facts, folder)
     learner = subject.learner
     set_weights(learner.network.model, weights_of(load_network(folder).model), str(folder))
-    for number, variable in enumerate(learner.optimizer.variables):
-        variable.assign(saved.optimizer[str(number)])
+    restore_optimizer(learner.optimizer, saved.optimizer)
     learner.restore(saved.state, saved.step)
     recorder.restore(saved.state["told"])
-    place = Place(*(int(value) for value in saved.state["place"]))
+    place = Place(*unpacked(saved.state["place"]))
     say(f"going on at step {saved.step}: task {place.task + 1}, epoch {place.epoch + 1}")
-    return place, Sums.of(saved.state["sums"])
+    return place, Sums(*unpacked(saved.state["sums"]))
 
 
 def _finished(
@@ -452,15 +449,8 @@ def _facts(options: Options, subject: Subject) -> dict[str, Any]:
     }
 
 
-def _joined(before: tuple[str, ...], now: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the classes of both trainings: the old ones in their order, then the new."""
-    known = {label_key(name) for name in before}
-    return (*before, *(name for name in now if label_key(name) not in known))
-
-
 def _renumbered(data: DataSet, classes: tuple[str, ...]) -> DataSet:
     """Return the data with labels that count in `classes`."""
-    places = {label_key(name): number for number, name in enumerate(classes)}
-    numbers = np.array([places[label_key(name)] for name in data.classes], np.int32)
+    numbers = places(data.classes, classes).astype(np.int32)
     train, test = (part._replace(labels=numbers[part.labels]) for part in (data.train, data.test))
     return data._replace(classes=classes, train=train, test=test)

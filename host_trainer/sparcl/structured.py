@@ -13,12 +13,17 @@ from numpy.typing import NDArray
 from edge_cl.learning.masking import grow, live_count, most_important, moved_count, random_mask, shrink
 from host_trainer.checkpoints import set_weights, weights_of
 from host_trainer.sparcl.channels import (
+    KERNEL,
+    KERNELS,
     Masks,
     Slots,
+    Structure,
     channel_importance,
     compact,
+    counts_of,
     first_slots,
     gather,
+    kernel_densities,
     live_counts,
     live_masks,
     rearrange,
@@ -27,10 +32,10 @@ from host_trainer.sparcl.channels import (
     survivor_masks,
     weight_masks,
 )
+from host_trainer.sparcl.gates import choose_blocks
 from host_trainer.sparcl.importance import Importance, movement, standing
 from host_trainer.sparcl.schedule import Move, Sparsity
 
-KERNELS = ("kernel", "depthwise")
 SLOTS, MOVING = "slots", "moving"
 NAME = "compact"  # what a refusal calls the network
 
@@ -57,6 +62,7 @@ class ChannelMasks:
         self.model = compact(wide, room)
         set_weights(self.model, gather(weights_of(wide), self.structure, self.slots), NAME)
         self._followers: list[Any] = []
+        self.blocks = _blocks(self.structure)
         self.moving = dict.fromkeys(self.blocks, True)
 
     def lead(self, followers: list[Any]) -> None:
@@ -67,15 +73,6 @@ class ChannelMasks:
     def guarded(self) -> tuple[str, ...]:
         """Paths of the variables whose gradients pass a mask: all of them."""
         return tuple(variable.path for variable in self.model.trainable_variables)
-
-    @property
-    def blocks(self) -> dict[str, list[str]]:
-        """Kernels that freeze together, by path: those that write the same channels."""
-        found: dict[str, list[str]] = {}
-        for path, variable in self.structure.variables.items():
-            if variable.kind == "kernel" and variable.axes[-1] is not None and None not in variable.axes[-2:]:
-                found.setdefault(path.rpartition("_conv")[0] or path, []).append(path)
-        return found
 
     def guards(self) -> dict[str, NDArray[np.bool_]]:
         """Return which entries move, by path: those of occupied slots, in blocks that are not frozen."""
@@ -104,20 +101,14 @@ class ChannelMasks:
     def choose(self, found: Importance) -> None:
         """Freeze the least important blocks until the next choice (DGM)."""
         scores = movement(found, self._rules)
-        names = list(self.blocks)
-        worth = np.array([sum(float(scores[path].sum()) for path in self.blocks[name]) for name in names])
-        count = live_count(len(names), (1 - self._rules.still) / (1 - self._rules.sparsity))
-        chosen = most_important(np.ones(len(names), bool), worth, count)
-        self.moving = {name: bool(moves) for name, moves in zip(names, chosen, strict=True)}
+        worth = {n: sum(float(scores[path].sum()) for path in paths) for n, paths in self.blocks.items()}
+        count = live_count(len(worth), (1 - self._rules.still) / (1 - self._rules.sparsity))
+        chosen = choose_blocks(worth, count)
+        self.moving = {name: name in chosen for name in worth}
 
     def densities(self) -> dict[str, float]:
         """Return which share of each kernel of the wide network lives, by path."""
-        live = {name: mask.mean() for name, mask in live_masks(self.structure, self.slots).items()}
-        return {
-            path: float(np.prod([1.0 if axis is None else live[axis] for axis in variable.axes]))
-            for path, variable in self.structure.variables.items()
-            if variable.kind in KERNELS
-        }
+        return kernel_densities(self.structure, self.slots)
 
     def movements(self) -> dict[str, float]:
         """Return which share of each kernel of the wide network moves, by path."""
@@ -136,8 +127,9 @@ class ChannelMasks:
 
     def finished(self, model: Any) -> Any:
         """Return a model as it is given away: a plain network of the living channels, no slot empty."""
-        tight = first_slots(live_masks(self.structure, self.slots), self._counts_now())
-        small = compact(self._wide, self._counts_now())
+        counts = counts_of(self.slots)
+        tight = first_slots(live_masks(self.structure, self.slots), counts)
+        small = compact(self._wide, counts)
         wide = scatter(weights_of(model), self.structure, self.slots)
         set_weights(small, gather(wide, self.structure, tight), NAME)
         return small
@@ -172,8 +164,14 @@ class ChannelMasks:
             set_weights(model, values, NAME)
         self.slots = slots
 
-    def _counts_now(self) -> dict[str, int]:
-        return {n: int(mask.sum()) for n, mask in live_masks(self.structure, self.slots).items()}
-
     def _is_kernel(self, path: str) -> bool:
         return self.structure.variables[path].kind in KERNELS
+
+
+def _blocks(structure: Structure) -> dict[str, list[str]]:
+    """Return the kernels that freeze together, by path, of those between channels that may die."""
+    found: dict[str, list[str]] = {}
+    for path, variable in structure.variables.items():
+        if variable.kind == KERNEL and None not in variable.axes[-2:]:
+            found.setdefault(path.rpartition("_conv")[0] or path, []).append(path)
+    return found

@@ -84,7 +84,12 @@ def open_stepper(
         return _TensorFlowStepper(model, optimizer, loss, jit, guarded, followers)
     if backend == "jax":
         return _JaxStepper(model, optimizer, loss, guarded, followers)
-    raise EngineError(f"Keras runs on {backend}: set KERAS_BACKEND to tensorflow or jax")
+    raise unknown_backend(backend)
+
+
+def unknown_backend(name: str) -> EngineError:
+    """Return the error for a backend that this trainer does not know."""
+    return EngineError(f"Keras runs on {name}: set KERAS_BACKEND to tensorflow or jax")
 
 
 class _TensorFlowStepper:
@@ -252,15 +257,14 @@ def open_forward(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     if backend == "jax":
         import jax
 
-        answer = jax.jit(lambda trained, other, x: model.stateless_call(trained, other, x, training=False)[0])
+        answer = jax.jit(partial(_answer, model))
 
         def forward(images: np.ndarray) -> np.ndarray:
-            trained = [variable.value for variable in model.trainable_variables]
-            other = [variable.value for variable in model.non_trainable_variables]
-            return np.asarray(answer(trained, other, images))
+            groups = (model.trainable_variables, model.non_trainable_variables)
+            return np.asarray(answer([[v.value for v in group] for group in groups], images))
 
         return forward
-    raise EngineError(f"Keras runs on {backend}: set KERAS_BACKEND to tensorflow or jax")
+    raise unknown_backend(backend)
 
 
 def predict(model: Any, images: np.ndarray, batch: int = 64) -> np.ndarray:

@@ -11,11 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_cl.errors import ConfigError, EngineError, MismatchError
+from edge_cl.errors import ConfigError, EngineError
 from host_trainer.checkpoints import (
     Training,
+    check_facts,
     load_network,
     load_training,
+    optimizer_state,
+    restore_optimizer,
     save_network,
     set_weights,
     weights_of,
@@ -150,23 +153,15 @@ def _resume(job: Job, folder: Path, optimizer: Any) -> int:
     saved = load_training(folder) if folder.is_dir() else None
     if saved is None:
         return 0
-    if saved.facts != _facts(job):
-        differing = sorted(
-            k for k in {*saved.facts, *_facts(job)} if saved.facts.get(k) != _facts(job).get(k)
-        )
-        raise MismatchError(
-            f"{folder} holds a training with other options ({', '.join(differing)}):"
-            " give the same ones to go on, or another --out"
-        )
+    check_facts(saved, _facts(job), folder)
     set_weights(job.network.model, weights_of(load_network(folder).model), str(folder))
-    for number, variable in enumerate(optimizer.variables):
-        variable.assign(saved.optimizer[str(number)])
+    restore_optimizer(optimizer, saved.optimizer)
     return saved.step
 
 
 def _save(job: Job, folder: Path, optimizer: Any, step: int) -> None:
-    numbers = {str(i): np.asarray(variable.value) for i, variable in enumerate(optimizer.variables)}
-    save_network(folder, job.network, Training(step, numbers, {}, _facts(job)))
+    training = Training(step, optimizer_state(optimizer), {}, _facts(job))
+    save_network(folder, job.network, training)
 
 
 def _facts(job: Job) -> dict[str, Any]:

@@ -11,7 +11,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edge_cl.errors import EngineError, MismatchError
-from host_trainer.checkpoints import Training, load_training, save_network, set_weights, weights_of
+from host_trainer.checkpoints import (
+    Training,
+    below,
+    load_training,
+    optimizer_state,
+    restore_optimizer,
+    save_network,
+    set_weights,
+    under,
+    weights_of,
+)
 from host_trainer.checkpoints import load_network as load_checkpoint
 from host_trainer.distillation.codistillation import exchange
 from host_trainer.distillation.codistillation.exchange import Published, Store
@@ -182,7 +192,7 @@ class Peer:
     def save(self) -> None:
         """Write the own training checkpoint: the network, the optimizer, and the stale copies held here."""
         self._stepper.settle()
-        numbers = {str(i): np.asarray(v.value) for i, v in enumerate(self._optimizer.variables)}
+        numbers = optimizer_state(self._optimizer)
         training = Training(self.step, numbers, self._held_tensors(), dict(self.seat.job.facts))
         save_network(self.seat.home, self.seat.job.network, training)
 
@@ -227,8 +237,7 @@ class Peer:
         found: dict[str, np.ndarray] = {}
         for peer, step in self.held.items():
             found[f"{peer}/step"] = np.array(step, np.int64)
-            weights = weights_of(self._copies[peer])
-            found |= {f"{peer}/weights/{path}": values for path, values in weights.items()}
+            found |= under(f"{peer}/weights", weights_of(self._copies[peer]))
         return found
 
     def _resume(self) -> None:
@@ -239,10 +248,7 @@ class Peer:
             raise MismatchError(f"{self.seat.home} holds a peer of another training: choose another --out")
         network = self.seat.job.network
         set_weights(network.model, weights_of(load_checkpoint(self.seat.home).model), str(self.seat.home))
-        for number, variable in enumerate(self._optimizer.variables):
-            variable.assign(saved.optimizer[str(number)])
+        restore_optimizer(self._optimizer, saved.optimizer)
         self.step = saved.step
         for peer in (p for p in self.seat.others if f"{p}/step" in saved.state):
-            start = f"{peer}/weights/"
-            weights = {n[len(start) :]: v for n, v in saved.state.items() if n.startswith(start)}
-            self._hold(peer, int(saved.state[f"{peer}/step"]), weights)
+            self._hold(peer, int(saved.state[f"{peer}/step"]), below(f"{peer}/weights", saved.state))
