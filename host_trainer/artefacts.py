@@ -24,7 +24,7 @@ def write_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise _refused(path, error) from error
@@ -82,7 +82,7 @@ def _take_name(part: Path, final: Path) -> None:
     if final.exists():
         final.replace(old)
     part.replace(final)
-    _sync_folder(final.parent)
+    sync_folder(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -91,10 +91,11 @@ def _sync_tree(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Push the names in a folder through to the storage; OSError when it refuses."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -23,7 +23,7 @@ from edge_cl.config import SETTINGS, read_settings
 from edge_cl.device import install
 from edge_cl.device.agent import has_log
 from edge_cl.errors import InputError, MismatchError, StoreBusyError, StoreError
-from edge_cl.memory.disk import guarded, sync_file, sync_folder
+from edge_cl.memory.disk import file_digest, guarded, sync_file, sync_folder
 from edge_cl.memory.store import DATABASE, open_store
 
 FORMAT = 1
@@ -141,7 +141,7 @@ def _members(folder: Path, current: install.Current, place: Path) -> dict[str, P
 
 
 def _pack(files: dict[str, Path], path: Path) -> None:
-    hashes = {name: _file_hash(file) for name, file in files.items()}
+    hashes = {name: file_digest(file).hexdigest() for name, file in files.items()}
     contents = json.dumps({"format": FORMAT, "files": hashes}, indent=2).encode("utf-8")
     with tarfile.open(path, "x:", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(_member(CONTENTS, len(contents)), io.BytesIO(contents))
@@ -155,14 +155,6 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, 0o600
     return info
-
-
-def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(COPY_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # -- reading ---------------------------------------------------------------------------------------------

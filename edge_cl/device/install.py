@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edge_cl.errors import MismatchError, ProtocolError, StoreDamagedError
-from edge_cl.memory.disk import guarded, sync_folder
+from edge_cl.memory.disk import file_digest, guarded, sync_folder
 from edge_cl.wire.tensors import Limits, pack, unpack
 
 FORMAT = 1
@@ -365,15 +365,7 @@ def _bundle_hash(path: Path) -> str:
     """Return the SHA-256 (hex) over the names and contents of the files in a folder."""
     digest = hashlib.sha256()
     for file in sorted(path.iterdir(), key=lambda file: file.name):
-        digest.update(f"{_file_hash(file)}  {file.name}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(COPY_BYTES):
-            digest.update(block)
+        digest.update(f"{file_digest(file).hexdigest()}  {file.name}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """Turns what SQLite and the system refuse into our errors, and pushes files through to the storage."""
 
 import contextlib
+import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from edge_cl.errors import StoreBusyError, StoreDamagedError, StoreError
 
+PIECE_BYTES = 1 << 20  # of a file, read at a time
 _FULL = "free some space, then repeat; nothing that was acknowledged is lost"
 _READ_ONLY = "the storage is read-only: look at its switch or its health, remount it, then repeat"
 _RIGHTS = "give this user the right to write to the state folder, or choose another --state"
@@ -76,6 +78,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def file_digest(path: Path) -> "hashlib._Hash":
+    """Return the SHA-256 over a file's content, read in pieces; OSError when it cannot be read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            digest.update(piece)
+    return digest
 
 
 def size_bytes(path: Path) -> int:

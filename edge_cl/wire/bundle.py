@@ -36,7 +36,7 @@ from edge_cl.wire.fields import (
 )
 from edge_cl.wire.messages import Labels
 from edge_cl.wire.parts import Lengths, Tensors
-from edge_cl.wire.release import MODEL, Facts, to_custom
+from edge_cl.wire.release import MAX_BUNDLE, MODEL, Facts, to_custom
 
 MAGIC = b"ECLB"
 VERSION = 1
@@ -136,7 +136,7 @@ class Manifest(Record):
         run: of the training that made it.
     """
 
-    bundle: Annotated[int, Whole(1, (1 << 53) - 1)]
+    bundle: Annotated[int, Whole(1, MAX_BUNDLE)]
     parent: Count
     model: Annotated[str, Text(MODEL.pattern)]
     hardware: Annotated[tuple[str, ...], many(Name, 8, is_set=True)]

@@ -31,10 +31,8 @@ def read(text: bytes, most: int = MAX_TEXT_BYTES) -> Any:
     try:
         value = json.loads(text.decode("utf-8"), parse_float=_refuse, parse_constant=_refuse)
         is_canonical = write(value) == text
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # also UTF-8, half characters, 5,000 digits, 60,000 brackets
+    except (ValueError, RecursionError) as error:
+        # Also bytes that are no UTF-8, half characters, 5,000 digits, 60,000 brackets.
         raise ProtocolError(f"not JSON of this protocol ({type(error).__name__})") from error
     if not is_canonical:
         raise ProtocolError("JSON that is not in its one form: sorted, without spaces or twin names")

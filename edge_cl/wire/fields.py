@@ -236,9 +236,11 @@ class Raw(Kind):
             raise ValueError(f"{name} is not at most {self.most} bytes")
 
 
-Name = Annotated[str, Text(r"[a-z0-9][a-z0-9._-]{0,63}")]  # of a device, a model, a channel, a part
+NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
+SHA256 = r"[0-9a-f]{64}"
+Name = Annotated[str, Text(NAME)]  # of a device, a model, a channel, a part
 Version = Annotated[str, Text(r"[0-9]{1,4}(\.[0-9]{1,6}){0,3}")]
-Sha256 = Annotated[str, Text(r"[0-9a-f]{64}")]
+Sha256 = Annotated[str, Text(SHA256)]
 SpaceId = Annotated[str, Text(r"[0-9a-f]{16}")]  # of `FeatureSpace`
 Label = Annotated[str, LabelText()]
 Count = Annotated[int, Whole(0, MAX_COUNT)]

@@ -305,9 +305,7 @@ class Features(Message):
 
     def check(self) -> None:
         """See `Record`."""
-        _check_samples(self.samples)
-        if ((self.numbers < 0) | (self.numbers >= len(self.labels))).any():
-            raise ValueError("a sample has a class that is not listed")
+        _check_samples(self.samples, self.numbers, len(self.labels))
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,9 +332,7 @@ class Images(Message):
 
     def check(self) -> None:
         """See `Record`."""
-        _check_samples(self.samples)
-        if ((self.numbers < 0) | (self.numbers >= len(self.labels))).any():
-            raise ValueError("a sample has a class that is not listed")
+        _check_samples(self.samples, self.numbers, len(self.labels))
         if ((self.sizes < len(JPEG)) | (self.sizes > MAX_PICTURE_BYTES)).any():
             raise ValueError("a picture is empty or too large")
         if int(self.sizes.sum(dtype=np.int64)) != len(self.pictures):
@@ -385,6 +381,8 @@ def _check_labels(labels: tuple[str, ...], classes: int) -> None:
         raise ValueError(f"{len(labels)} labels for {classes} classes")
 
 
-def _check_samples(samples: NDArray[np.int64]) -> None:
+def _check_samples(samples: NDArray[np.int64], numbers: NDArray[np.int32], classes: int) -> None:
     if len(samples) > MAX_SAMPLES or (np.diff(samples) <= 0).any() or samples.min(initial=1) < 1:
         raise ValueError("the samples are too many, or their numbers do not rise from 1")
+    if ((numbers < 0) | (numbers >= classes)).any():
+        raise ValueError("a sample has a class that is not listed")

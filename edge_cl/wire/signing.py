@@ -13,6 +13,7 @@ import re
 from typing import NamedTuple
 
 from edge_cl.errors import ProtocolError
+from edge_cl.wire.fields import NAME, SHA256
 
 SCHEME = "edge-cl-1"
 KEY_BYTES = 32
@@ -20,11 +21,13 @@ WINDOW = 64  # requests that may overtake each other; a device has a handful und
 TIME_TOLERANCE_S = 900  # of a board whose clock is set
 METHOD = re.compile(r"[A-Z]{3,8}")
 TARGET = re.compile(r"/[!-~]{0,1023}")  # path and query as sent, printable ASCII, no spaces
-DEVICE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+DEVICE = re.compile(NAME)
+BODY = re.compile(SHA256)
 MAX_HEADER_CHARACTERS = 256
+NUMBER = "0|[1-9][0-9]{0,15}"
 HEADER = re.compile(
-    r"edge-cl-1 device=(?P<device>[a-z0-9][a-z0-9._-]{0,63}),counter=(?P<counter>0|[1-9][0-9]{0,15}),"
-    r"time=(?P<time>0|[1-9][0-9]{0,15}),signature=(?P<signature>[0-9a-f]{64})",
+    rf"{SCHEME} device=(?P<device>{NAME}),counter=(?P<counter>{NUMBER}),"
+    rf"time=(?P<time>{NUMBER}),signature=(?P<signature>{SHA256})",
     re.ASCII,
 )
 
@@ -76,7 +79,7 @@ def canonical(request: Request) -> bytes:
         DEVICE.fullmatch(request.device)
         and METHOD.fullmatch(request.method)
         and TARGET.fullmatch(request.target)
-        and re.fullmatch(r"[0-9a-f]{64}", request.body, re.ASCII)
+        and BODY.fullmatch(request.body)
         and 0 <= request.counter < 10**16
         and 0 <= request.time < 10**16
     )

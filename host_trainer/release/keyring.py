@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import CryptoSigner, Key, Signer, SSlibKey
 
 from edge_cl.errors import ConfigError, StoreError
+from host_trainer.artefacts import PART, sync_folder
 from host_trainer.release.repository import KEY_NAME, OFFLINE, name_of, stem
 
 ONLINE_FOLDER, OFFLINE_FOLDER = "online", "offline"
@@ -130,7 +131,7 @@ def key_folder(keys: Path, name: str) -> Path:
 
 def _write_private(path: Path, data: bytes) -> None:
     """Write a new file that only its owner may read; it is there whole or not at all."""
-    part = path.with_name(f".part-{path.name}")
+    part = path.with_name(f"{PART}{path.name}")
     try:
         path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
@@ -141,9 +142,7 @@ def _write_private(path: Path, data: bytes) -> None:
             os.fsync(descriptor)
         os.link(part, path)  # unlike a rename, never over a key that is there
         part.unlink()
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        sync_folder(path.parent)
     except FileExistsError as error:
         raise ConfigError(f"{path} is there already: a key is never written over") from error
     except OSError as error:

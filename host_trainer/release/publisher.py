@@ -11,7 +11,7 @@ from tuf.api.metadata import Key, TargetFile
 from edge_cl.errors import ConfigError, InputError, ReleaseError
 from edge_cl.wire.release import CHANNELS, Facts, path_of, role_of, to_custom
 from host_trainer.release.folder import RepositoryFolder, add_file
-from host_trainer.release.keyring import Keyring, key_folder
+from host_trainer.release.keyring import SUFFIX, Keyring, key_folder
 from host_trainer.release.repository import (
     FIRST_KEYS,
     OFFLINE,
@@ -19,11 +19,12 @@ from host_trainer.release.repository import (
     described,
     due,
     found,
+    key_names,
     max_bundle,
-    name_of,
     promoted,
     renewed,
     roles_of,
+    roles_with,
     rotated,
     stem,
     with_model,
@@ -154,10 +155,7 @@ def rotate_key(place: RepositoryFolder, ring: Keyring, old: str, now: datetime) 
     """
     with place.locked():
         before = place.read()
-        names = {name_of(key) for role in roles_of(before) for key in before.keys_of(role)}
-        touched = tuple(role for role in roles_of(before) if old in map(name_of, before.keys_of(role)))
-        if not touched:
-            rotated(before, old, before.keys_of("root")[0], now)  # says which names there are
+        names, touched = key_names(before), tuple(roles_with(before, old))
         found_at = ring.find(old)
         new = ring.next_name(old, names)
         folder = found_at.parent if found_at else key_folder(place.keys, new)
@@ -170,7 +168,7 @@ def rotate_key(place: RepositoryFolder, ring: Keyring, old: str, now: datetime) 
             raise
         place.write(sealed)
         ring.retire(old)
-    return Rotation(old, new, folder / f"{new}.pem", touched)
+    return Rotation(old, new, folder / f"{new}{SUFFIX}", touched)
 
 
 def renew(place: RepositoryFolder, ring: Keyring, now: datetime) -> Renewal:
@@ -211,10 +209,9 @@ def _asked_for() -> Iterator[None]:
 
 
 def _first_keys(place: RepositoryFolder, ring: Keyring, passphrase: bytes) -> dict[str, Key]:
-    names = [f"{role}-{n}" for role, count in FIRST_KEYS.items() for n in range(1, count + 1)]
     return {
         name: ring.make(name, passphrase if stem(name) in OFFLINE else b"", key_folder(place.keys, name))
-        for name in names
+        for name in FIRST_KEYS
     }
 
 

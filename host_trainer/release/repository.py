@@ -37,7 +37,16 @@ from edge_cl.wire.release import (
 )
 
 KEY_NAME = "x-edge-cl-name"  # field of a public key: the name of its file
-FIRST_KEYS = {"root": 3, "targets": 1, "snapshot": 1, "timestamp": 1, "trainer": 1, "release": 1}
+FIRST_KEYS = (
+    "root-1",
+    "root-2",
+    "root-3",
+    "targets-1",
+    "snapshot-1",
+    "timestamp-1",
+    "trainer-1",
+    "release-1",
+)
 OFFLINE = ("root", "targets", "release")  # not needed day by day: kept off the host, under a passphrase
 ROOT_THRESHOLD = 2
 CHANNEL_KEYS = {
@@ -167,10 +176,7 @@ def rotated(repository: Repository, old: str, new: Key, now: datetime) -> Reposi
     Raises:
         ConfigError: no role has such a key.
     """
-    touched = [role for role in roles_of(repository) if old in map(name_of, repository.keys_of(role))]
-    if not touched:
-        known = sorted({name_of(key) for role in roles_of(repository) for key in repository.keys_of(role)})
-        raise ConfigError(f"no role has a key named {old}: choose {', '.join(known)}")
+    touched = roles_with(repository, old)
     at_root = ["root"] if any(role in TOP for role in touched) else []
     at_targets = ["targets"] if any(role not in TOP for role in touched) else []
     signed_by_it = [role for role in touched if role not in ("snapshot", "timestamp")]
@@ -180,6 +186,23 @@ def rotated(repository: Repository, old: str, new: Key, now: datetime) -> Reposi
         changed.delegator(role).revoke_key(keyid, role)
         changed.delegator(role).add_key(new, role)
     return changed
+
+
+def roles_with(repository: Repository, key: str) -> list[str]:
+    """Return the roles that the key of this name may sign.
+
+    Raises:
+        ConfigError: no role has such a key; the message says which there are.
+    """
+    touched = [role for role in roles_of(repository) if key in map(name_of, repository.keys_of(role))]
+    if not touched:
+        raise ConfigError(f"no role has a key named {key}: choose {', '.join(key_names(repository))}")
+    return touched
+
+
+def key_names(repository: Repository) -> list[str]:
+    """Return the names of all keys, sorted."""
+    return sorted({name_of(key) for role in roles_of(repository) for key in repository.keys_of(role)})
 
 
 def renewed(repository: Repository, roles: Iterable[str], now: datetime) -> Repository:

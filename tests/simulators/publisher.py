@@ -41,9 +41,8 @@ class Publisher:
         self.now = now
         self.signers: dict[str, CryptoSigner] = {}
         self.files: dict[str, bytes] = {}
-        names = [f"{role}-{n}" for role, count in FIRST_KEYS.items() for n in range(1, count + 1)]
         self.repository: Repository | None = None
-        self._bring(found({name: self._key(name) for name in names}, [MODEL], now))
+        self._bring(found({name: self._key(name) for name in FIRST_KEYS}, [MODEL], now))
 
     @property
     def root(self) -> bytes:

@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edge_cl.errors import ProtocolError, ReleaseError, TransportError
-from edge_cl.memory.disk import guarded, size_bytes, sync_file, sync_folder
+from edge_cl.memory.disk import file_digest, guarded, size_bytes, sync_file, sync_folder
 from edge_cl.wire.release import Offer
 
 PART = ".part"
 MAX_BYTES = 256 << 20  # of a file; ours has about 1 MB
-READ_BYTES = 1 << 20
 
 FetchFrom = Callable[[int], Iterator[bytes]]  # the pieces of the file from a byte on
 
@@ -30,7 +29,7 @@ def download(offer: Offer, folder: Path, fetch_from: FetchFrom, max_bytes: int =
     with guarded("fetching a release"):
         folder.mkdir(parents=True, exist_ok=True)
         _forget_others(folder, part)
-        if size_bytes(whole) == offer.size_bytes and _digest(whole).hexdigest() == offer.sha256:
+        if size_bytes(whole) == offer.size_bytes and file_digest(whole).hexdigest() == offer.sha256:
             return whole
         whole.unlink(missing_ok=True)
         was_resumed = 0 < size_bytes(part) <= offer.size_bytes
@@ -47,7 +46,7 @@ def _filled(offer: Offer, part: Path, fetch_from: FetchFrom) -> bool:
     """Bring a part to its full length; False, and it is gone, when its hash is wrong."""
     if size_bytes(part) > offer.size_bytes:
         part.unlink()
-    digest, have = _digest(part), size_bytes(part)
+    digest, have = file_digest(part) if part.exists() else hashlib.sha256(), size_bytes(part)
     try:
         with guarded("fetching a release"), part.open("ab") as file:
             for piece in fetch_from(have) if have < offer.size_bytes else ():
@@ -80,12 +79,3 @@ def _forget_others(folder: Path, part: Path) -> None:
     for path in folder.glob(f"*{PART}"):
         if path != part:
             path.unlink()
-
-
-def _digest(path: Path) -> "hashlib._Hash":
-    digest = hashlib.sha256()
-    if path.exists():
-        with path.open("rb") as file:
-            while block := file.read(READ_BYTES):
-                digest.update(block)
-    return digest
