@@ -139,7 +139,7 @@ def cost(number: int, contents: list[Message]) -> tuple[int, int]:
     down: list[Message] = [
         Welcome(number, 0, "statistics", HASH, tuple(Progress(n, 0) for n in names), 1 << 20),
         *(Receipt(n, len(d), True) for n, d in zip(names, data, strict=True)),
-        Offer(number, 7, HASH, 1_000_000),
+        Offer(number, 7, HASH, 1_000_000, HASH),
         Acknowledgement(number, 3600),
     ]
     return sum(len(encode(each)) for each in up), sum(len(encode(each)) for each in down)

@@ -224,6 +224,29 @@ class Array(Kind):
 
 
 @dataclass(frozen=True)
+class Bytes(Kind):
+    """From `least` to `most` bytes that stand in the header, as hexadecimal text."""
+
+    least: int
+    most: int
+
+    def check(self, value: Any, name: str) -> None:
+        """See `Kind`; the words do not show the bytes, which may be secret."""
+        if type(value) is not bytes or not self.least <= len(value) <= self.most:
+            raise ValueError(f"{name} is not {self.least} to {self.most} bytes")
+
+    def to_plain(self, value: Any) -> Any:
+        """See `Kind`."""
+        return value.hex()
+
+    def from_plain(self, plain: Any) -> Any:
+        """See `Kind`; `fromhex` would also take capitals and spaces."""
+        if type(plain) is not str or not re.fullmatch("([0-9a-f]{2})*", plain, re.ASCII):
+            raise ValueError("not bytes in hexadecimal")
+        return bytes.fromhex(plain)
+
+
+@dataclass(frozen=True)
 class Raw(Kind):
     """Bytes as they are, `most` of them."""
 

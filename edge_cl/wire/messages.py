@@ -34,7 +34,17 @@ from edge_cl.wire.labels import MAX_EDITS, Edit
 
 STATISTICS, FEATURES, IMAGES = "statistics", "features", "images"
 LEVELS = (STATISTICS, FEATURES, IMAGES)  # each tells all that those before it tell
-REFUSALS = ("busy", "quota", "revoked", "unknown-device", "version", "malformed", "stale", "too-large")
+REFUSALS = (
+    "busy",
+    "quota",
+    "revoked",
+    "unknown-device",
+    "version",
+    "malformed",
+    "stale",
+    "too-large",
+    "code",
+)
 INSTALLS = ("idle", "download", "verify", "staged", "shadow", "swap", "probation", "commit", "rollback")
 
 MAX_CLASSES = 1024  # of one device
@@ -175,17 +185,22 @@ class Offer(Message):
         bundle: its number; 0: none for this device.
         manifest: hash of its manifest, which the signed targets must name, too.
         size: of its file in bytes, for the device to decide whether it can.
+        taken: the newest statistics of this device that the bundle's head knows already; what the device
+            learned after them it adds to that head. None: nothing of this device.
     """
 
     round: Count
     bundle: Count
     manifest: Sha256 | None
     size: Count
+    taken: Sha256 | None
 
     def check(self) -> None:
         """See `Record`."""
         if (self.bundle == 0) != (self.manifest is None):
             raise ValueError("an offer names a bundle and its manifest, or neither")
+        if self.manifest is None and self.taken is not None:
+            raise ValueError("an offer of nothing knows nothing")
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ def values(kind: fields.Kind, lengths: Mapping[str, int]) -> st.SearchStrategy[A
             return st.lists(values(kind.of, lengths), max_size=min(kind.most, 4), **unique).map(tuple)
         case fields.One():
             return records(kind.record)
+        case fields.Bytes():
+            return st.binary(min_size=kind.least, max_size=min(kind.most, kind.least + 64))
         case fields.Raw():
             return st.binary(min_size=1, max_size=64)
         case fields.Array():
@@ -83,8 +85,9 @@ def _chunk(drawn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _offer(drawn: dict[str, Any]) -> dict[str, Any]:
-    bundle = 0 if drawn["manifest"] is None else max(drawn["bundle"], 1)
-    return {**drawn, "bundle": bundle}
+    if drawn["manifest"] is None:
+        return {**drawn, "bundle": 0, "taken": None}
+    return {**drawn, "bundle": max(drawn["bundle"], 1)}
 
 
 def _named(drawn: dict[str, Any], count: int) -> dict[str, Any]:

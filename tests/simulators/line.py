@@ -72,7 +72,7 @@ class Host:
         for name in commit.contents:
             assert content_id(decode(self.held[name])) == name
         self.counted += [name for name in commit.contents if name not in self.counted]
-        return Offer(commit.round, self.bundle, HASH if self.bundle else None, 9)
+        return Offer(commit.round, self.bundle, HASH if self.bundle else None, 9, None)
 
     def _status(self, status: Status) -> Acknowledgement:
         if status not in self.statuses:

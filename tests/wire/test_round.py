@@ -47,7 +47,7 @@ WELCOME = Welcome(1, 0, "statistics", None, (Progress(HASH, 0),), 1 << 20)
 CHUNK = Chunk(HASH, 0, SIZE, b"x" * SIZE)
 RECEIPT = Receipt(HASH, SIZE, True)
 COMMIT = Commit("pi-1", 1, (HASH,))
-OFFER = Offer(1, 5, HASH, 1000)
+OFFER = Offer(1, 5, HASH, 1000, None)
 STATUS = Status("pi-1", 1, 5, "commit", 0, "", None, 0, 0, 0)
 THANKS = Acknowledgement(1, 60)
 WHOLE = (
@@ -143,7 +143,7 @@ def test_whatever_happens_a_cut_and_a_new_greeting_lead_to_the_end(names):
         Welcome(**{**vars(WELCOME), "round": number}),
         *(CHUNK, RECEIPT),
         Commit("pi-1", number, (HASH,)),
-        Offer(number, 0, None, 0),
+        Offer(number, 0, None, 0, None),
         Status(**{**vars(STATUS), "round": number}),
         Acknowledgement(number, 60),
     ):
@@ -172,8 +172,8 @@ MISFITS = {
     "a commit before all is there": (WHOLE[:2], COMMIT),
     "a commit of less": (WHOLE[:4], Commit("pi-1", 1, ())),
     "a commit of another round": (WHOLE[:4], Commit("pi-1", 2, (HASH,))),
-    "an offer of another round": (WHOLE[:5], Offer(2, 5, HASH, 1000)),
-    "a download of nothing": ((*WHOLE[:5], Offer(1, 0, None, 0)), rounds.DOWNLOAD),
+    "an offer of another round": (WHOLE[:5], Offer(2, 5, HASH, 1000, None)),
+    "a download of nothing": ((*WHOLE[:5], Offer(1, 0, None, 0, None)), rounds.DOWNLOAD),
     "an acknowledgement of another round": (WHOLE[:-1], Acknowledgement(2, 60)),
     "a status of another round": (WHOLE[:6], Status(**{**vars(STATUS), "round": 9})),
 }
