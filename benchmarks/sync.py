@@ -115,13 +115,14 @@ def spoken(number: int, labels: tuple[str, ...], told: increment.Increment, erro
     changed = told.counts != 0
     sums = told.sums[changed]
     return Told(
-        *("device-1", number, HASH if number else None, "0" * 16),
+        *("device-1", number, HASH if number else None, "0" * 16, 0),
         *(
             tuple(label for label, is_new in zip(labels, changed, strict=True) if is_new),
             told.counts[changed],
         ),
         *(sums.astype(narrowest(sums)), told.residue, told.factors, told.weights, told.spread, told.unit),
         min(1000, round(1000 * error)),
+        np.zeros(0, np.int64),
     )
 
 

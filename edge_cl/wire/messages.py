@@ -258,6 +258,7 @@ class Statistics(Message):
         number: counts the device's statistics.
         since: those that these continue; None: these replace all that the device said before.
         space: of the features.
+        registry: version of the label registry that the labels follow: later edits apply to them.
         labels: of the classes, C.
         counts: (C,) weight added; below zero where samples were taken out.
         sums: (C, D) added, whole, in the narrowest dtype that holds them.
@@ -267,6 +268,8 @@ class Statistics(Message):
         spread: (D,) added to the scatter's diagonal, in units of `unit`.
         unit: of `spread`.
         error: share of the scatter that is not told yet.
+        withdrawn: (G,) numbers of samples, rising, whose features and pictures the host is to destroy: they
+            were forgotten, or their class is private now.
     """
 
     MAX_BODY_BYTES: ClassVar[int] = 16 << 20
@@ -275,6 +278,7 @@ class Statistics(Message):
     number: Count
     since: Sha256 | None
     space: SpaceId
+    registry: Count
     labels: Labels
     counts: Annotated[NDArray[np.int64], Array(("int64",), ("C",))]
     sums: Annotated[NDArray, Array(("int8", "int16", "int32", "int64"), ("C", "D"))]
@@ -284,10 +288,12 @@ class Statistics(Message):
     spread: Annotated[NDArray[np.int8], Array(("int8",), ("D",))]
     unit: Annotated[int, Whole(0, MAX_WEIGHT)]
     error: PerMille
+    withdrawn: Annotated[NDArray[np.int64], Array(("int64",), ("G",))]
 
     def check(self) -> None:
         """See `Record`."""
         _check_labels(self.labels, len(self.counts))
+        _check_rising(self.withdrawn)
         if len(self.weights) > MAX_RANK or largest(self.factors) > FACTOR:
             raise ValueError("the factors are too many or too large")
         if max(largest(self.counts), largest(self.weights)) > MAX_WEIGHT:
@@ -303,6 +309,7 @@ class Features(Message):
     Attributes:
         device: whose.
         space: which features.
+        registry: version of the label registry that the labels follow.
         labels: of the classes, C.
         samples: (N,) numbers of the device's samples, rising.
         numbers: (N,) class of each.
@@ -313,6 +320,7 @@ class Features(Message):
 
     device: Name
     space: SpaceId
+    registry: Count
     labels: Labels
     samples: Annotated[NDArray[np.int64], Array(("int64",), ("N",))]
     numbers: Annotated[NDArray[np.int32], Array(("int32",), ("N",))]
@@ -329,6 +337,7 @@ class Images(Message):
 
     Attributes:
         device: whose.
+        registry: version of the label registry that the labels follow.
         labels: of the classes, C.
         samples: (N,) numbers of the device's samples, rising.
         numbers: (N,) class of each.
@@ -339,6 +348,7 @@ class Images(Message):
     MAX_BODY_BYTES: ClassVar[int] = 32 << 20
 
     device: Name
+    registry: Count
     labels: Labels
     samples: Annotated[NDArray[np.int64], Array(("int64",), ("N",))]
     numbers: Annotated[NDArray[np.int32], Array(("int32",), ("N",))]
@@ -397,7 +407,11 @@ def _check_labels(labels: tuple[str, ...], classes: int) -> None:
 
 
 def _check_samples(samples: NDArray[np.int64], numbers: NDArray[np.int32], classes: int) -> None:
-    if len(samples) > MAX_SAMPLES or (np.diff(samples) <= 0).any() or samples.min(initial=1) < 1:
-        raise ValueError("the samples are too many, or their numbers do not rise from 1")
+    _check_rising(samples)
     if ((numbers < 0) | (numbers >= classes)).any():
         raise ValueError("a sample has a class that is not listed")
+
+
+def _check_rising(samples: NDArray[np.int64]) -> None:
+    if len(samples) > MAX_SAMPLES or (np.diff(samples) <= 0).any() or samples.min(initial=1) < 1:
+        raise ValueError("the samples are too many, or their numbers do not rise from 1")

@@ -103,6 +103,7 @@ def _statistics(drawn: dict[str, Any]) -> dict[str, Any]:
             "sums": sums.astype(messages.narrowest(sums)),
             "factors": (drawn["factors"].astype(np.int64) % 15 - 7).astype(np.int8),
             "weights": drawn["weights"] % messages.MAX_WEIGHT,
+            "withdrawn": np.arange(1, len(drawn["withdrawn"]) + 1),
         },
         len(drawn["counts"]),
     )

@@ -137,6 +137,7 @@ def statistics(**changes) -> Statistics:
         "number": 1,
         "since": None,
         "space": SPACE,
+        "registry": 0,
         "labels": ("mug", "fork"),
         "counts": np.array([12, 24]),
         "sums": np.array([[1, 2, 3], [4, 5, 600]], np.int16),
@@ -146,6 +147,7 @@ def statistics(**changes) -> Statistics:
         "spread": np.zeros(3, np.int8),
         "unit": 0,
         "error": 100,
+        "withdrawn": np.zeros(0, np.int64),
     }
     return Statistics(**{**given_values, **changes})
 
@@ -154,6 +156,7 @@ def features(**changes) -> Features:
     given_values = {
         "device": "pi-1",
         "space": SPACE,
+        "registry": 0,
         "labels": ("mug",),
         "samples": np.array([3, 7]),
         "numbers": np.zeros(2, np.int32),
@@ -165,6 +168,7 @@ def features(**changes) -> Features:
 def images(**changes) -> Images:
     given_values = {
         "device": "pi-1",
+        "registry": 0,
         "labels": ("mug",),
         "samples": np.array([3, 7]),
         "numbers": np.zeros(2, np.int32),
@@ -197,6 +201,7 @@ NONSENSE = {
     "a weight of 2^50": lambda: statistics(weights=np.array([-(2**50)])),
     "a weight of -2^63": lambda: statistics(weights=np.array([-(2**63)])),
     "600 factors": lambda: statistics(factors=np.zeros((600, 3), np.int8), weights=np.zeros(600, np.int64)),
+    "samples withdrawn twice": lambda: statistics(withdrawn=np.array([3, 3])),
     "samples that fall": lambda: features(samples=np.array([7, 3])),
     "sample zero": lambda: features(samples=np.array([0, 3])),
     "a class that is not listed": lambda: features(numbers=np.array([0, 1], np.int32)),

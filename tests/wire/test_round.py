@@ -216,7 +216,7 @@ def test_an_event_that_is_none_is_refused():
 def contents(count: int) -> list[Features]:
     return [
         Features(
-            *("pi-1", SPACE, ("mug",), np.array([number + 1])),
+            *("pi-1", SPACE, 0, ("mug",), np.array([number + 1])),
             *(np.zeros(1, np.int32), np.full((1, 1, 4), number, np.int8)),
         )
         for number in range(count)
