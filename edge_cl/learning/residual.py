@@ -155,6 +155,7 @@ def step(
     classes: NDArray,
     config: ResidualConfig,
     allowed: Floats | None = None,
+    targets: Floats | None = None,
 ) -> tuple[Residual, Gradients]:
     """Take one SGD step on the cross-entropy of offsets + r(inputs); blocks that do not move are left alone.
 
@@ -165,8 +166,9 @@ def step(
         classes: (B,) class of each.
         config: rates.
         allowed: (B, C) added to the logits: 0, or very negative for classes outside the current task (L~).
+        targets: (B, C) probabilities to come near to; by default the classes alone.
     """
-    found = gradients(state, inputs, offsets, classes, state.moving, allowed)
+    found = gradients(state, inputs, offsets, classes, state.moving, allowed, targets)
     rate, momentum, decay = (np.float32(v) for v in (config.rate, config.momentum, config.decay))
     rows = found.weights.first.shape[1]
     old, speed = state.weights, state.velocity
@@ -200,8 +202,12 @@ def gradients(
     classes: NDArray,
     moving: int,
     allowed: Floats | None = None,
+    targets: Floats | None = None,
 ) -> Gradients:
-    """Return the gradients of the mean cross-entropy, for the first `moving` blocks of each group only."""
+    """Return the gradients of the mean cross-entropy, for the first `moving` blocks of each group only.
+
+    The loss that is told is that of the classes, whatever the targets.
+    """
     rows = np.arange(len(classes))
     gathered = _gather(state, inputs)
     hidden = _hidden(state, state.weights, gathered)
@@ -215,7 +221,10 @@ def gradients(
     total = errors.sum(axis=1, keepdims=True)
     loss = float(np.mean(np.log(total[:, 0]) - logits[rows, classes]))
     errors /= total
-    errors[rows, classes] -= 1.0
+    if targets is None:
+        errors[rows, classes] -= 1.0
+    else:
+        errors -= targets
     errors /= np.float32(len(classes))
     back = errors @ state.weights.second.T
     back *= hidden > 0

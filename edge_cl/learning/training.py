@@ -23,6 +23,8 @@ class Training:
         kept: (K,) slots still in this round (data removal).
         mistakes_before: (K,) each slot's mistakes at the start of the round.
         round_steps: SGD steps of this round.
+        teacher: (K, C) what somebody else answers to each slot, times how much it counts beside the label;
+            None where there is nobody (distillation: Hinton, Vinyals and Dean 2014).
     """
 
     def __init__(self, space: FeatureSpace, config: LearnerConfig, buffer: Buffer) -> None:
@@ -33,6 +35,7 @@ class Training:
         self.kept = np.ones(slots, bool)
         self.mistakes_before = np.zeros(slots, np.int32)
         self.round_steps = 0
+        self.teacher: NDArray[np.float32] | None = None
 
     def outputs(self, rows: NDArray) -> NDArray:
         """Return the (..., C) answers of the residual to (..., D) embeddings."""
@@ -106,7 +109,9 @@ class Training:
         )
         inputs, base, numbers = self._batch(offsets, chosen, rng)
         allowed = self._allowed(numbers, is_new) if config.masked_loss else self._prior(live)
-        self.residual, found = mlp.step(self.residual, inputs, base, numbers, config.network, allowed)
+        self.residual, found = mlp.step(
+            self.residual, inputs, base, numbers, config.network, allowed, self._targets(chosen, numbers)
+        )
         np.add.at(slots.shown, chosen, 1)
         np.add.at(slots.mistakes, chosen[found.wrong], 1)
         self.trained[numbers] = True
@@ -120,6 +125,14 @@ class Training:
         view = rng.integers(self.config.views, size=len(chosen))
         rows = embed(self.buffer.features[chosen, view], self.space.zero_point)
         return self.inputs(rows), offsets[chosen, view], self.buffer.slots.number[chosen]
+
+    def _targets(self, chosen: NDArray, numbers: NDArray) -> NDArray[np.float32] | None:
+        """Return (B, C): what the teacher says, and the label for what that leaves of one."""
+        if self.teacher is None:
+            return None
+        targets = self.teacher[chosen]
+        targets[np.arange(len(chosen)), numbers] += 1.0 - targets.sum(axis=1)
+        return targets
 
     def _allowed(self, numbers: NDArray, is_new: NDArray) -> NDArray[np.float32]:
         """Return (B, C): new samples compete only within the update set (the single-head mask of L~)."""

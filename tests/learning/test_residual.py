@@ -176,6 +176,20 @@ def test_single_precision_gradients_agree_with_double():
     assert single.loss == pytest.approx(double.loss, rel=1e-5)
 
 
+def test_targets_that_are_the_classes_change_nothing_and_a_teacher_pulls_towards_itself():
+    state, (inputs, offsets, numbers) = trained(), batch(3)
+    sure = np.eye(CLASSES, dtype=np.float32)[numbers]
+    plain = mlp.gradients(state, inputs, offsets, numbers, state.moving)
+    same = mlp.gradients(state, inputs, offsets, numbers, state.moving, targets=sure)
+    for ours, theirs in zip(plain.weights, same.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-7)
+    logits = offsets + mlp._hidden(state, state.weights, mlp._gather(state, inputs)) @ state.weights.second
+    answers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    answers /= answers.sum(axis=1, keepdims=True)
+    still = mlp.gradients(state, inputs, offsets, numbers, state.moving, targets=answers)
+    assert max(np.abs(array).max() for array in still.weights) < 1e-6  # it says that already
+
+
 def test_classes_that_are_not_allowed_get_no_gradient():
     state, (inputs, offsets, numbers) = trained(5), batch(3)
     numbers = numbers % 2
