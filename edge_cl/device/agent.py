@@ -121,6 +121,8 @@ def replay(learner: EdgeLearner, events: Iterable[Event]) -> Replayed:
             learner.forget_sample(event.sample)
         elif event.kind is EventKind.FORGET_CLASS and _spelling(learner, event.label) in learner.labels:
             learner.forget_label(event.label)
+        elif event.kind is EventKind.RENAME and _spelling(learner, event.label) in learner.labels:
+            learner.rename_label(event.label, event.source)
         elif event.kind is EventKind.REFRESH:
             learner.settle()
     return Replayed(samples, steps, updates, unconsolidated, frozenset(relabelled))
@@ -328,6 +330,22 @@ class Agent:
         self._note_label(sample, name)
         self._unconsolidated += 1
         return known.label
+
+    def rename(self, label: str, into: str) -> None:
+        """Call a class by another name, with all that was ever taught of it; two of one name become one.
+
+        Raises:
+            LabelError: no such class, or no class can have that name.
+        """
+        name, new = self.taught_label(label), clean_label(into)
+        if label_key(name) != label_key(new):
+            new = self.spelling(new)
+        self._commit([Event(0, EventKind.RENAME, label=name, source=new)])
+        self.learner.rename_label(name, new)
+        self._unconsolidated += 1
+        for known in list(self._samples.values()):
+            if label_key(known.label) == label_key(name):
+                self._samples[known.sample] = known._replace(label=new)
 
     def forget(self, samples: Iterable[int] = (), *, label: str | None = None) -> tuple[int, int]:
         """Forget samples, or a whole class, in the learner and on the storage; return (exact, approximate).

@@ -69,6 +69,14 @@ class Record(NamedTuple):
         """Return it without one sample."""
         return Record(*(array[self.sample != sample] for array in self))
 
+    def joined(self, source: int, target: int) -> "Record":
+        """Return it with class `source` as a part of `target`; who looked like the other is cleared."""
+        moved = self._replace(
+            number=np.where(self.number == source, target, self.number).astype(np.int32),
+            suggestion=np.where(self.suggestion == source, target, self.suggestion).astype(np.int32),
+        )
+        return Record(*(array[moved.number != moved.suggestion] for array in moved)).without_class(source)
+
     def without_class(self, number: int) -> "Record":
         """Return it without what was taught as, or looked like, a forgotten class; later ones move down."""
         rest = Record(*(array[(self.number != number) & (self.suggestion != number)] for array in self))

@@ -302,6 +302,14 @@ class Base:
         self._sums = np.delete(self._sums, number, axis=0)
         self.settle()
 
+    def join_classes(self, source: int, target: int) -> None:
+        """Make class `source` a part of class `target`; later classes move down by one. Exact, as `merge`."""
+        self._counts[target] += self._counts[source]
+        self._sums[target] += self._sums[source]
+        self._counts = np.delete(self._counts, source)
+        self._sums = np.delete(self._sums, source, axis=0)
+        self.settle()
+
     def absorb(self, other: Statistics) -> None:
         """Add another device's statistics of the same classes in the same order (`merge`)."""
         self._counts, self._sums, self._moment, self._residue = merge(self.statistics, other)

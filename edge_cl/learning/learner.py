@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from edge_cl.learning import audit, calibration, gate, snapshot
 from edge_cl.learning import residual as mlp
 from edge_cl.learning.audit import Suspect
-from edge_cl.learning.base import SAMPLE_WEIGHT, Base
+from edge_cl.learning.base import SAMPLE_WEIGHT, Base, Statistics
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.embedding import embed
+from edge_cl.learning.inherited import Inherited, less, statistics
 from edge_cl.learning.progress import Progress
 from edge_cl.learning.report import Report, make_report
 from edge_cl.learning.training import Training
-from edge_cl.memory.buffer import EMPTY, Buffer, capacity
+from edge_cl.memory.buffer import EMPTY, Buffer, capacity, is_exemplar
 from edge_cl.sample import FeatureSpace, Prediction, label_key
 
 CHOICE_SAMPLES = 256  # held-out answers that choose the shrinkage; more did not change the choice
@@ -100,6 +101,7 @@ class EdgeLearner:
         self.config = config = config or LearnerConfig()
         self.labels: tuple[str, ...] = ()
         self.base = Base(space.size)
+        self.inherited: Inherited | None = None  # what of the base nobody taught here
         item = np.dtype(space.dtype).itemsize
         slots = capacity(config.buffer_bytes, config.views * space.size * item)
         self.buffer = Buffer(slots, config.views, space.size, space.dtype)
@@ -217,6 +219,7 @@ class EdgeLearner:
         self.buffer.add_class()
         self.training.add_class()
         self.progress = self.progress.with_class()
+        self.inherited = self.inherited and self.inherited.with_class()
         return self.base.add_class()
 
     def _answer_before(self, row: NDArray, number: int, is_new: bool) -> int | None:
@@ -418,7 +421,7 @@ class EdgeLearner:
             raise ValueError(f"no class {label!r}")
         slots = self.buffer.slots
         members = np.flatnonzero((slots.sample != EMPTY) & (slots.number == number))
-        samples = tuple(int(s) for s in slots.sample[members])
+        samples = tuple(int(s) for s in slots.sample[members] if s > EMPTY)
         for slot in members:
             self._take_out(int(slot))
         rest = int(self.base.counts[number]) // SAMPLE_WEIGHT
@@ -426,6 +429,33 @@ class EdgeLearner:
         self.training.restart()
         self.gate = 0.0
         return Forgotten(len(samples), rest, samples)
+
+    def rename_label(self, label: str, into: str) -> None:
+        """Call a class by another name; where another class has that name, the two become one.
+
+        The statistics stay exact. The residual answers again after the next consolidation has judged it.
+
+        Raises:
+            ValueError: the class was never taught.
+        """
+        source, target = self._number(label), self._number(into)
+        if source is None:
+            raise ValueError(f"no class {label!r}")
+        if target is None or target == source:
+            self.labels = (*self.labels[:source], into, *self.labels[source + 1 :])
+        else:
+            self._join_classes(source, target)
+
+    def _join_classes(self, source: int, target: int) -> None:
+        self.base.join_classes(source, target)
+        self.training.drop_class(source)
+        self.progress = self.progress.joined(source, target)
+        self.departed = self.departed.joined(source, target)
+        self.buffer.join_classes(source, target)
+        self._suggestion[self._suggestion == source] = target
+        self._suggestion -= self._suggestion > source
+        self.labels = self.labels[:source] + self.labels[source + 1 :]
+        self.gate = 0.0
 
     def _drop_if_empty(self, number: int) -> None:
         """Take a class off the list that nothing speaks of any more: a slip of the pen, corrected."""
@@ -438,6 +468,7 @@ class EdgeLearner:
     def _drop_class(self, number: int) -> None:
         """Drop a class without samples in memory; later ones move down by one."""
         self.base.forget_class(number)
+        self.inherited = self.inherited and self.inherited.without_class(number)
         self.buffer.drop_class(number)
         self.training.drop_class(number)
         self.progress = self.progress.without_class(number)
@@ -449,7 +480,8 @@ class EdgeLearner:
 
     def _take_out(self, slot: int) -> None:
         rows = embed(self.buffer.features[slot], self.space.zero_point)
-        if not self.buffer.slots.suspect[slot]:
+        # An exemplar was taught elsewhere: it goes from the sums with its class, or not at all.
+        if not self.buffer.slots.suspect[slot] and not is_exemplar(self.buffer.slots.sample[slot]):
             self.base.revert(rows, int(self.buffer.slots.number[slot]))
         self.buffer.remove(slot)
 
@@ -501,6 +533,18 @@ class EdgeLearner:
         """Return the ids of samples whose features are kept."""
         return frozenset(int(s) for s in self.buffer.slots.sample[self.buffer.filled])
 
+    def own_statistics(self) -> Statistics:
+        """Return the statistics of what was taught here, of `labels`; all of the base's when it was born empty.
+
+        Of a class that lost here what others knew of it, counts may be below zero.
+        """
+        if self.inherited is None:
+            found = self.base.statistics
+            return found._replace(
+                counts=found.counts.copy(), sums=found.sums.copy(), moment=found.moment.copy()
+            )
+        return less(self.base.statistics, statistics(self.inherited))
+
     # state as data
 
     def settle(self) -> None:
@@ -524,6 +568,7 @@ class EdgeLearner:
             **snapshot.of_columns("familiarity", self.familiarity),
             **snapshot.of_columns("progress", self.progress),
             **snapshot.of_columns("departed", self.departed),
+            **(snapshot.of_columns("inherited", self.inherited) if self.inherited else {}),
         }
 
     @classmethod
@@ -554,4 +599,6 @@ class EdgeLearner:
         learner.familiarity = snapshot.columns(calibration.Familiarity, "familiarity", tensors)
         learner.departed = snapshot.columns(audit.Record, "departed", tensors)
         learner.progress = snapshot.columns(Progress, "progress", tensors)
+        if "inherited.counts" in tensors:
+            learner.inherited = snapshot.columns(Inherited, "inherited", tensors)
         return learner

@@ -30,7 +30,7 @@ class Slots(NamedTuple):
     """The buffer's bookkeeping, one value a slot.
 
     Attributes:
-        sample: (K,) id, EMPTY where free.
+        sample: (K,) id, EMPTY where free; below EMPTY it is an exemplar, which came with a release.
         number: (K,) class number.
         mistakes: (K,) misclassifications in training so far.
         shown: (K,) presentations in training so far.
@@ -51,6 +51,16 @@ class Slots(NamedTuple):
 def capacity(budget_bytes: int, sample_bytes: int) -> int:
     """Return K, the slots that fit into a byte budget; at least 1."""
     return max(1, budget_bytes // (sample_bytes + SLOT_OVERHEAD_BYTES))
+
+
+def exemplar_ids(count: int) -> NDArray[np.int64]:
+    """Return the (count,) ids of a release's exemplars, in its order; samples taught here have those from 1."""
+    return EMPTY - 1 - np.arange(count, dtype=np.int64)
+
+
+def is_exemplar(sample: NDArray) -> NDArray[np.bool_]:
+    """Return which ids are those of exemplars."""
+    return sample < EMPTY
 
 
 def empty_slots(count: int) -> Slots:
@@ -146,6 +156,12 @@ class Buffer:
     def add_class(self) -> None:
         """Make room for one more class."""
         self.offered = np.append(self.offered, np.int64(0))
+
+    def join_classes(self, source: int, target: int) -> None:
+        """Make class `source` a part of class `target`; later ones move down by one."""
+        self.slots.number[self.slots.number == source] = target
+        self.offered[target] += self.offered[source]
+        self.drop_class(source)
 
     def drop_class(self, number: int) -> None:
         """Forget a class whose slots are free already; later classes move down by one."""

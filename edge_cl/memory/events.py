@@ -1,9 +1,12 @@
 """The events a learner is made of: its state is a fold over them, in order of `seq`."""
 
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
+
+from edge_cl.sample import label_key
 
 
 class EventKind(IntEnum):
@@ -15,6 +18,7 @@ class EventKind(IntEnum):
     FORGET_CLASS = 4
     CONSOLIDATE = 5
     REFRESH = 6
+    RENAME = 7
 
 
 class Event(NamedTuple):
@@ -29,7 +33,7 @@ class Event(NamedTuple):
         features: (V, D) in the stored dtype for TEACH, else None.
         image_hash: first 16 bytes of the picture's SHA-256 for TEACH, else b"".
         session: when or where the picture was taken, or "".
-        source: the picture's file name, for people only.
+        source: the picture's file name, for people only; for RENAME what the class is called from then on.
         jpeg: the picture itself when it is to be kept; the log never hands it back (see `Store.jpeg`).
     """
 
@@ -55,3 +59,22 @@ class SampleInfo(NamedTuple):
     session: str
     source: str
     views: int
+
+
+def idle_renames(events: Iterable[Event], names: Iterable[str]) -> list[int]:
+    """Return the positions of renamings that speak of these names and that no taught sample needs any more.
+
+    `events` come in order; those of forgotten samples are gone already.
+    """
+    wanted, keys = {label_key(name) for name in names}, dict[int, str]()
+    idle: list[int] = []
+    for event in events:
+        if event.kind in (EventKind.TEACH, EventKind.RELABEL):
+            keys[event.sample] = label_key(event.label)
+        elif event.kind is EventKind.RENAME:
+            old, new = label_key(event.label), label_key(event.source)
+            moved = [sample for sample, key in keys.items() if key == old]
+            keys |= dict.fromkeys(moved, new)
+            if not moved and wanted & {old, new}:
+                idle.append(event.seq)
+    return idle

@@ -41,10 +41,10 @@ from edge_cl.memory.database import (
     salvage_database,
 )
 from edge_cl.memory.disk import guarded, process_written_bytes, size_bytes, sync_file, sync_folder
-from edge_cl.memory.events import Event, EventKind, SampleInfo
+from edge_cl.memory.events import Event, EventKind, SampleInfo, idle_renames
 from edge_cl.memory.salvage import Salvage
 from edge_cl.memory.slots import Slots, piece_bytes
-from edge_cl.sample import FeatureSpace
+from edge_cl.sample import FeatureSpace, label_key
 
 __all__ = ["COMMIT_ROWS", "Event", "EventKind", "SampleInfo", "Salvage", "Sizes", "Store", "open_store"]
 
@@ -202,6 +202,8 @@ class Store:
                 connection.execute(f"DELETE FROM {table} WHERE sample IN (SELECT sample FROM temp.chosen)")
             classes = ((EventKind.FORGET_CLASS, name) for name in names)
             connection.executemany("DELETE FROM events WHERE kind = ? AND label = ?", classes)
+            idle = idle_renames(map(_event, connection.execute(f"{_SELECT_EVENTS} ORDER BY seq")), names)
+            connection.executemany("DELETE FROM events WHERE seq = ?", ((seq,) for seq in idle))
         self._slots.release(np.array(gone, dtype=np.int64))
         with guarded("forgetting"):
             self._load_events()
@@ -268,6 +270,9 @@ class Store:
                 )
             elif event.kind is EventKind.RELABEL and event.sample in known:
                 known[event.sample] = known[event.sample]._replace(label=event.label)
+            elif event.kind is EventKind.RENAME:
+                of = [each for each in known.values() if label_key(each.label) == label_key(event.label)]
+                known |= {each.sample: each._replace(label=event.source) for each in of}
         return list(known.values())
 
     def known_hashes(self) -> set[bytes]:
@@ -488,7 +493,7 @@ class Store:
             _fill_chosen(connection, keep)
             if surplus > 0:
                 connection.execute(_DELETE_OLD_TEACH, (EventKind.TEACH, dead[surplus - 1]))
-            connection.execute(_DELETE_OLD_REST, (up_to_seq, EventKind.TEACH, EventKind.RELABEL))
+            connection.execute(_DELETE_OLD_REST, (up_to_seq, *_KEPT, EventKind.RELABEL))
         with guarded("reading"):
             self._load_events()
 
@@ -570,8 +575,9 @@ _INSERT_JPEG = "INSERT OR REPLACE INTO jpegs(sample, data, crc) VALUES (?, ?, ?)
 _DELETE_OLD_TEACH = (
     "DELETE FROM events WHERE kind = ? AND seq <= ? AND sample NOT IN (SELECT sample FROM temp.chosen)"
 )
+_KEPT = (EventKind.TEACH, EventKind.RENAME)
 _DELETE_OLD_REST = (
-    "DELETE FROM events WHERE seq <= ? AND kind <> ?"
+    "DELETE FROM events WHERE seq <= ? AND kind NOT IN (?, ?)"
     " AND NOT (kind = ? AND sample IN (SELECT sample FROM temp.chosen))"
 )
 

@@ -219,3 +219,32 @@ def test_timings_account_for_the_time(state, photos):
 
 def everything(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+@pytest.mark.parametrize("into", ["palm", "1"])
+def test_a_class_called_otherwise_is_so_after_the_next_start_too(taught, into):
+    with open_agent(taught) as agent:
+        agent.rename("0", into)
+        labels, statistics = agent.learner.labels, agent.learner.base.statistics
+        assert "0" not in labels
+        assert {shown.label for shown in agent.samples()} == set(labels) == {into, "1", "2"}
+        agent.relabel(1, "2")  # from the new name on
+        agent.relabel(1, into)
+    for _ in range(2):  # replayed, then from a checkpoint
+        with open_agent(taught) as agent:
+            assert agent.learner.labels == labels
+            assert agent.learner.base.statistics.counts.tolist() == statistics.counts.tolist()
+            assert {shown.label for shown in agent.samples()} == set(labels)
+            agent.checkpoint()
+            agent.checkpoint()
+
+
+def test_a_forgotten_class_takes_its_earlier_names_along(state, photos):
+    (photos / "2").rename(photos / "first-name")
+    ok("learn", photos, "--state", state)
+    with open_agent(state) as agent:
+        agent.rename("first-name", "second-name")
+        assert agent.forget(label="second-name") == (6, 0)
+    data = everything(state)
+    assert b"first-name" not in data
+    assert b"second-name" not in data

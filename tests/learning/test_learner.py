@@ -766,3 +766,36 @@ def test_whatever_happens_the_books_agree(events, slots):
     moment = learner.base.statistics.moment
     assert np.array_equal(moment, moment.T)
     assert np.array_equal(moment, np.rint(moment))
+
+
+def test_a_class_that_is_called_otherwise_knows_all_that_it_knew():
+    features, labels = made(60)
+    learner = taught(60)
+    named, before, scores = learner.labels, learner.base.statistics, learner.scores_many(features)
+    learner.rename_label(labels[0].upper(), "vessel")
+    assert learner.labels == tuple("vessel" if name == labels[0] else name for name in named)
+    assert all(np.array_equal(a, b) for a, b in zip(learner.base.statistics, before, strict=True))
+    assert np.array_equal(learner.scores_many(features), scores)
+
+
+def test_two_classes_of_one_name_become_one_as_if_always_taught_so():
+    features, labels = made(80)
+    both, one = taught(80), new()
+    one.learn_many(features, [NAMES[1] if label == NAMES[0] else label for label in labels])
+    both.rename_label(NAMES[0], NAMES[1])
+    assert set(both.labels) == set(NAMES[1:])
+    order = [one.labels.index(name) for name in both.labels]
+    joined, always = both.base.statistics, one.base.statistics
+    assert joined.counts.tolist() == always.counts[order].tolist()
+    assert np.array_equal(joined.sums, always.sums[order])
+    assert np.array_equal(joined.moment, always.moment)
+    assert both.progress.taught.tolist() == one.progress.taught[order].tolist()
+    assert both.buffer.kept().tolist() == one.buffer.kept()[order].tolist()
+    assert len(both.training.trained) == both.residual.weights.second.shape[1] == len(both.labels)
+    both.consolidate(8)
+    assert accuracy(both, features, [NAMES[1] if label == NAMES[0] else label for label in labels]) > 0.9
+
+
+def test_a_class_that_is_not_there_cannot_be_called_otherwise():
+    with pytest.raises(ValueError, match="no class"):
+        taught(20).rename_label("nothing", "something")

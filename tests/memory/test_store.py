@@ -483,3 +483,25 @@ def test_a_store_may_be_used_from_another_thread(tmp_path):
         worker.start()
         worker.join()
         assert len(list(store.events_after(0))) == 3
+
+
+def test_samples_are_called_what_their_class_is_called_since(tmp_path):
+    with open_store(tmp_path, SPACE) as store:
+        store.append(taught(store, 3))
+        store.append([Event(4, EventKind.RENAME, label="MUG", source="cup")])
+        store.append(taught(store, 1))
+        store.append([Event(6, EventKind.RELABEL, 2, "fork")])
+        named = [(info.sample, info.label) for info in store.samples()]
+        assert named == [(1, "cup"), (2, "fork"), (3, "cup"), (4, "mug")]
+
+
+def test_a_renaming_is_kept_while_a_sample_needs_it(tmp_path):
+    with open_store(tmp_path, SPACE) as store:
+        store.append(taught(store, 2))
+        store.append([Event(3, EventKind.RENAME, label="mug", source="cup")])
+        store.append([Event(4, EventKind.RENAME, label="cup", source="bowl")])
+        store.forget([1], labels=["cup"])
+        assert [(info.sample, info.label) for info in store.samples()] == [(2, "bowl")]
+        store.forget([2], labels=["bowl"])
+        assert not is_in_a_file(tmp_path, b"bowl")
+        assert len(list(store.events_after(0))) == 1  # that from mug to cup, which nobody named
