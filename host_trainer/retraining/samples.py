@@ -4,7 +4,8 @@ they are kept.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,8 @@ from edge_cl.sample import FeatureSpace
 OWN = ""  # the device of a sample that the host itself was taught
 
 
-class Samples(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Samples:
     """N samples with V views of D features.
 
     Attributes:
@@ -60,8 +62,13 @@ def nothing(space: FeatureSpace, views: int) -> Samples:
 
 def joined(parts: Iterable[Samples]) -> Samples:
     """Return all samples of some, at least one, in their order."""
-    features, labels, devices, numbers = zip(*parts, strict=True)
-    return Samples(np.concatenate(features), sum(labels, ()), sum(devices, ()), np.concatenate(numbers))
+    each = list(parts)
+    return Samples(
+        np.concatenate([part.features for part in each]),
+        tuple(label for part in each for label in part.labels),
+        tuple(device for part in each for device in part.devices),
+        np.concatenate([part.numbers for part in each]),
+    )
 
 
 def with_views(features: NDArray[Any], views: int) -> NDArray[Any]:
