@@ -448,6 +448,7 @@ class EdgeLearner:
 
     def _join_classes(self, source: int, target: int) -> None:
         self.base.join_classes(source, target)
+        self.inherited = self.inherited and self.inherited.joined(source, target)
         self.training.drop_class(source)
         self.progress = self.progress.joined(source, target)
         self.departed = self.departed.joined(source, target)
@@ -534,7 +535,7 @@ class EdgeLearner:
         return frozenset(int(s) for s in self.buffer.slots.sample[self.buffer.filled])
 
     def own_statistics(self) -> Statistics:
-        """Return the statistics of what was taught here, of `labels`; all of the base's when it was born empty.
+        """Return the statistics of what was taught here, of `labels`: the base's less what it was born with.
 
         Of a class that lost here what others knew of it, counts may be below zero.
         """

@@ -54,7 +54,7 @@ def capacity(budget_bytes: int, sample_bytes: int) -> int:
 
 
 def exemplar_ids(count: int) -> NDArray[np.int64]:
-    """Return the (count,) ids of a release's exemplars, in its order; samples taught here have those from 1."""
+    """Return the (count,) ids of a release's exemplars; samples taught here have those from 1."""
     return EMPTY - 1 - np.arange(count, dtype=np.int64)
 
 
