@@ -1,7 +1,8 @@
-"""Touches `config.toml`: how one state folder teaches, and which engine it asks for."""
+"""Touches `config.toml`: how one state folder teaches, which engine it asks for, and what its host is told."""
 
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -16,12 +17,16 @@ MAX_SETTINGS_BYTES = 64 << 10  # ours is about 500 bytes
 MAX_THREADS = 64  # no board that this runs on has more cores
 MAX_VIEWS = 4  # what vision.preprocess can make of one picture
 POLICIES = ("squash", "crop", "pad")
+NEVER, LEVELS = "never", ("never", "statistics", "features", "images")  # each tells what those before it tell
+MAX_MINIMUM = 1_000_000  # samples
+MAX_PRIVATE = 10_000  # classes with a level of their own
+BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 Value = str | int | float | bool
 
 HEADER = """\
 # Settings of this edge-cl learner. [learner] was chosen by `edge-cl init` and belongs to what was learned
-# since: to change it, make a new state folder. [teaching] and [engine] may be changed at any time.
+# since: to change it, make a new state folder. The other tables may be changed at any time.
 """
 
 
@@ -55,12 +60,37 @@ class EngineSettings:
 
 
 @dataclass(frozen=True)
+class SyncSettings:
+    """What leaves for the host, once this device is enrolled with one, and when."""
+
+    level: str = "statistics"  # the most that is told: never, statistics, features, images
+    minimum: int = 3  # samples of a class that statistics must mix, so that they do not show a single one
+    most_bytes: int = 50_000_000  # up, in one round; the rest waits for the next
+    interval_s: int = 86_400  # `sync --watch` starts a round at least so often ...
+    samples: int = 32  # ... or after so many new samples; 0: never for that
+    fall: float = 0.1  # ... or when the accuracy before learning has fallen by so much; 0.0: never for that
+    classes: Mapping[str, str] = field(default_factory=dict)  # a level of its own for a class, by name
+
+    def __post_init__(self) -> None:
+        for level in (self.level, *self.classes.values()):
+            if level not in LEVELS:
+                raise ConfigError(f"{level!r} is no level of [sync]: give {', '.join(LEVELS)}")
+        if not 1 <= self.minimum <= MAX_MINIMUM:
+            raise ConfigError(f"minimum in [sync] is {self.minimum}: give 1 to {MAX_MINIMUM} samples")
+        if self.most_bytes < 100_000 or self.interval_s < 60 or self.samples < 0 or not 0 <= self.fall <= 1:
+            raise ConfigError(
+                "[sync] takes most_bytes from 100000, interval_s from 60, samples from 0, fall from 0.0 to 1.0"
+            )
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything in `config.toml`."""
 
     learner: Mapping[str, Any] = field(default_factory=dict)  # of learning.learner.LearnerConfig
     teaching: Teaching = Teaching()
     engine: EngineSettings = EngineSettings()
+    sync: SyncSettings = SyncSettings()
 
     def with_engine(self, **changes: Any) -> "Settings":
         """Return these settings with parts of [engine] replaced; None leaves a part as it is."""
@@ -98,7 +128,7 @@ def parse_settings(text: str, name: str) -> Settings:
     found = _parsed(text, name)
     if found.pop("format", FORMAT) != FORMAT:
         raise ConfigError(f"{name} was written by another version of edge-cl: upgrade edge-cl")
-    unknown = sorted(set(found) - {"learner", "teaching", "engine"})
+    unknown = sorted(set(found) - {"learner", "teaching", "engine", "sync"})
     if unknown:
         raise ConfigError(f"{name} holds an unknown setting {unknown[0]!r}: remove it")
     try:
@@ -106,6 +136,7 @@ def parse_settings(text: str, name: str) -> Settings:
             dict(found.get("learner", {})),
             _table(Teaching, found.get("teaching", {})),
             _table(EngineSettings, found.get("engine", {})),
+            _sync(found.get("sync", {})),
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name}: {error}: correct or remove it") from error
@@ -136,6 +167,7 @@ def to_toml(settings: Settings) -> str:
         "learner": dict(settings.learner),
         "teaching": asdict(settings.teaching),
         "engine": asdict(settings.engine),
+        "sync": asdict(settings.sync),
     }
     lines = [HEADER, f"format = {FORMAT}"]
     for name, table in tables.items():
@@ -146,7 +178,7 @@ def to_toml(settings: Settings) -> str:
 def _lines(name: str, table: Mapping[str, Any]) -> list[str]:
     """Return a TOML table, and after its values the tables inside it."""
     plain = {key: value for key, value in table.items() if not isinstance(value, Mapping)}
-    lines = ["", f"[{name}]", *(f"{key} = {_value(value)}" for key, value in plain.items())]
+    lines = ["", f"[{name}]", *(f"{_key(key)} = {_value(value)}" for key, value in plain.items())]
     for key in sorted(table.keys() - plain.keys()):
         lines += _lines(f"{name}.{key}", table[key])
     return lines
@@ -174,6 +206,23 @@ def _table(kind: Any, found: Any) -> Any:
         if type(value) is not type(known[key]):
             raise TypeError(f"{key} must be of type {type(known[key]).__name__}, not {value!r}")
     return kind(**found)
+
+
+def _sync(found: Any) -> SyncSettings:
+    """Make the settings of [sync] and its table of classes."""
+    if not isinstance(found, dict):
+        raise TypeError("[sync] is not a table")
+    classes = found.get("classes", {})
+    if not isinstance(classes, dict) or not all(isinstance(level, str) for level in classes.values()):
+        raise TypeError("[sync.classes] takes class names, each with a level in quotes")
+    if len(classes) > MAX_PRIVATE:
+        raise ValueError(f"[sync.classes] has more than {MAX_PRIVATE} classes")
+    rest = {key: value for key, value in found.items() if key != "classes"}
+    return replace(_table(SyncSettings, rest), classes=dict(classes))
+
+
+def _key(key: str) -> str:
+    return key if BARE_KEY.fullmatch(key) else _value(key)
 
 
 def _value(value: Value) -> str:

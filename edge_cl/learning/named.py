@@ -59,9 +59,11 @@ def moved(named: Named, moves: Mapping[str, str]) -> Named:
     """Call classes by other names, {old: new}; classes of one name become one. Exact."""
     keys = {label_key(old): new for old, new in moves.items()}
     names = [keys.get(label_key(label), label) for label in named.labels]
-    labels = increment.union((), tuple({label_key(name): name for name in reversed(names)}.values())[::-1])
-    places = increment.places(names, labels)
-    return Named(labels, increment.placed(named.statistics, places, len(labels)))
+    spelled: dict[str, str] = {}
+    for name in names:
+        spelled.setdefault(label_key(name), name)
+    labels = tuple(spelled.values())
+    return Named(labels, increment.placed(named.statistics, increment.places(names, labels), len(labels)))
 
 
 def without(named: Named, labels: Iterable[str]) -> Named:

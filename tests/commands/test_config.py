@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_cl.config import (
+    LEVELS,
     EngineSettings,
     Settings,
+    SyncSettings,
     Teaching,
     default_state,
     parse_settings,
@@ -27,9 +29,16 @@ VALUES = st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=Fals
     st.dictionaries(NAMES, VALUES | st.dictionaries(NAMES, VALUES, max_size=4), max_size=6),
     st.builds(Teaching, st.booleans(), st.booleans()),
     st.builds(EngineSettings, st.integers(1, 64), st.booleans(), TEXTS),
+    st.builds(
+        SyncSettings,
+        st.sampled_from(LEVELS),
+        st.integers(1, 1000),
+        fall=st.floats(0, 1),
+        classes=st.dictionaries(TEXTS, st.sampled_from(LEVELS), max_size=3),
+    ),
 )
-def test_settings_read_back_equal(learner, teaching, engine):
-    settings = Settings(learner, teaching, engine)
+def test_settings_read_back_equal(learner, teaching, engine, sync):
+    settings = Settings(learner, teaching, engine, sync)
     assert parse_settings(to_toml(settings), "x") == settings
 
 
@@ -51,6 +60,12 @@ def test_a_folder_without_settings_has_none(tmp_path):
         ("[engine]\nthreads = 0", "threads"),
         ("[engine]\nthreads = true", "threads"),
         ("engine = 1", "EngineSettings"),
+        ("[sync]\nlevel = 'all'", "statistics, features"),
+        ("[sync.classes]\nmug = 'no'", "'no' is no level"),
+        ("[sync]\nclasses = 1", "sync.classes"),
+        ("[sync]\nminimum = 0", "minimum"),
+        ("[sync]\ninterval_s = 1", "interval_s"),
+        ("sync = 1", "not a table"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(text, words):
