@@ -109,12 +109,12 @@ class EdgeLearner:
         self.gate = 0.0  # weight of the residual's output
         self.calibration = calibration.Calibration(calibration.FIRST_TEMPERATURE, 0.0, 0.0)
         self.familiarity = calibration.unfitted_familiarity()
-        self._doubt = np.zeros(slots)  # of each label, when last judged
-        self._suggestion = np.zeros(slots, np.int32)
+        self.doubt = np.zeros(slots)  # of each label, when last judged
+        self.suggestion = np.zeros(slots, np.int32)
         self.departed = audit.Record.empty()  # suspects that have left the memory
         self.progress = Progress.empty()
-        self._next_sample = 1
-        self._taught_count = 0
+        self.next_sample = 1
+        self.taught_count = 0
 
     @property
     def residual(self) -> mlp.Residual:
@@ -178,15 +178,15 @@ class EdgeLearner:
             sample: its id, rising; by default the next one.
         """
         stored = self._padded(features)
-        sample = self._next_sample if sample is None else sample
-        self._next_sample = max(self._next_sample, sample + 1)
+        sample = self.next_sample if sample is None else sample
+        self.next_sample = max(self.next_sample, sample + 1)
         rows = embed(stored, self.space.zero_point)
         known = self._number(label)
         number = self.add_class(label) if known is None else known
         predicted = self._answer_before(rows[0], number, known is None)
         self.base.update(rows, number)
         evicted = self._remember(sample, number, stored)
-        self._taught_count += 1
+        self.taught_count += 1
         correct = None if known is None else predicted == number
         answer = None if predicted is None else self.labels[predicted]
         return Lesson(sample, self.labels[number], answer, correct, known is None, evicted)
@@ -233,14 +233,14 @@ class EdgeLearner:
         return predicted
 
     def _remember(self, sample: int, number: int, stored: NDArray) -> int | None:
-        rng = np.random.default_rng((self.config.seed, OFFERS, self._taught_count))
+        rng = np.random.default_rng((self.config.seed, OFFERS, self.taught_count))
         before = self.buffer.slots.suspect.copy(), self.buffer.slots.number.copy()
         offer = self.buffer.offer(sample, number, stored, rng)
         if offer.slot is not None:
             if offer.evicted is not None and before[0][offer.slot]:
                 was, slot = int(before[1][offer.slot]), offer.slot
                 self.departed = self.departed.with_one(
-                    offer.evicted, was, int(self._suggestion[slot]), float(self._doubt[slot])
+                    offer.evicted, was, int(self.suggestion[slot]), float(self.doubt[slot])
                 )
             self.training.admit(offer.slot)
         return offer.evicted
@@ -282,7 +282,7 @@ class EdgeLearner:
         if len(company) < 2 * len(self.labels):
             self.base.refresh(self.base.shrinkage)
             return
-        rng = np.random.default_rng((self.config.seed, CHOICES, self._taught_count))
+        rng = np.random.default_rng((self.config.seed, CHOICES, self.taught_count))
         chosen = np.sort(rng.permutation(company)[:CHOICE_SAMPLES])
         self.base.choose_shrinkage(lambda: self._held_out_loss(chosen))
 
@@ -316,7 +316,7 @@ class EdgeLearner:
 
     def _offsets(self, rehearsal: Rehearsal) -> NDArray[np.float32]:
         """Return the residual's offsets (K, V, C): base logits that have not seen the sample."""
-        offsets = np.zeros((len(self._doubt), *rehearsal.scores.shape[1:]), np.float32)
+        offsets = np.zeros((len(self.doubt), *rehearsal.scores.shape[1:]), np.float32)
         offsets[rehearsal.slots] = self._held_out_logits(rehearsal)
         return offsets
 
@@ -335,8 +335,8 @@ class EdgeLearner:
         learned = (logits + rehearsal.outputs).mean(axis=1).argmax(axis=1) == rehearsal.numbers
         suspected = self.buffer.slots.suspect[rehearsal.slots]
         doubts = self._doubts(logits, rehearsal.numbers)
-        self._doubt[rehearsal.slots] = doubts
-        self._suggestion[rehearsal.slots] = calibration.log_softmax(logits).mean(axis=1).argmax(axis=1)
+        self.doubt[rehearsal.slots] = doubts
+        self.suggestion[rehearsal.slots] = calibration.log_softmax(logits).mean(axis=1).argmax(axis=1)
         verdict = audit.judge(
             suspected,
             doubts,
@@ -388,7 +388,7 @@ class EdgeLearner:
         slots.suspect[slot], slots.confirmed[slot] = False, True
         slots.fresh[slot] |= number != was
         name = self.labels[was]
-        self._drop_if_empty(was)
+        self.drop_if_empty(was)
         return Relabelled(True, name)
 
     def forget_sample(self, sample: int) -> Forgotten:
@@ -401,11 +401,11 @@ class EdgeLearner:
         slot = self.buffer.find(sample)
         if slot is None:  # a suspect that has left is in no sum any more
             for number in aside:
-                self._drop_if_empty(int(number))
+                self.drop_if_empty(int(number))
             return Forgotten(1, 0, ()) if len(aside) else Forgotten(0, 1, ())
         number = int(self.buffer.slots.number[slot])
         self._take_out(slot)
-        self._drop_if_empty(number)
+        self.drop_if_empty(number)
         self.training.restart()
         self.gate = 0.0
         return Forgotten(1, 0, (sample,))
@@ -453,12 +453,12 @@ class EdgeLearner:
         self.progress = self.progress.joined(source, target)
         self.departed = self.departed.joined(source, target)
         self.buffer.join_classes(source, target)
-        self._suggestion[self._suggestion == source] = target
-        self._suggestion -= self._suggestion > source
+        self.suggestion[self.suggestion == source] = target
+        self.suggestion -= self.suggestion > source
         self.labels = self.labels[:source] + self.labels[source + 1 :]
         self.gate = 0.0
 
-    def _drop_if_empty(self, number: int) -> None:
+    def drop_if_empty(self, number: int) -> None:
         """Take a class off the list that nothing speaks of any more: a slip of the pen, corrected."""
         slots, departed = self.buffer.slots, self.departed
         is_kept = ((slots.sample != EMPTY) & (slots.number == number)).any()
@@ -474,9 +474,9 @@ class EdgeLearner:
         self.training.drop_class(number)
         self.progress = self.progress.without_class(number)
         self.departed = self.departed.without_class(number)
-        gone = self._suggestion == number
-        self._suggestion -= self._suggestion > number
-        self._suggestion[gone] = self.buffer.slots.number[gone]
+        gone = self.suggestion == number
+        self.suggestion -= self.suggestion > number
+        self.suggestion[gone] = self.buffer.slots.number[gone]
         self.labels = self.labels[:number] + self.labels[number + 1 :]
 
     def _take_out(self, slot: int) -> None:
@@ -496,8 +496,8 @@ class EdgeLearner:
             *zip(
                 slots.sample[found],
                 slots.number[found],
-                self._suggestion[found],
-                self._doubt[found],
+                self.suggestion[found],
+                self.doubt[found],
                 strict=True,
             )
         ]
@@ -555,13 +555,13 @@ class EdgeLearner:
     def flatten(self) -> dict[str, NDArray]:
         """Return the whole state but the buffered features, as arrays; `settle` is called first."""
         self.settle()
-        counters = [self._next_sample, self._taught_count, self.training.round_steps]
+        counters = [self.next_sample, self.taught_count, self.training.round_steps]
         counters += [self.base.statistics.residue, self.base.refreshed_weight]
         return {
             "labels": snapshot.of_names(self.labels),
             "counters": np.array(counters, np.int64),
-            "audit.doubt": self._doubt.copy(),
-            "audit.suggestion": self._suggestion.copy(),
+            "audit.doubt": self.doubt.copy(),
+            "audit.suggestion": self.suggestion.copy(),
             "calibration.numbers": np.array([*self.calibration, self.gate]),
             **snapshot.of_base(self.base),
             **snapshot.of_buffer(self.buffer),
@@ -587,10 +587,10 @@ class EdgeLearner:
         learner = cls(space, config)
         learner.labels = snapshot.names(tensors)
         counters = [int(v) for v in tensors["counters"]]
-        learner._next_sample, learner._taught_count, learner.training.round_steps = counters[:3]
+        learner.next_sample, learner.taught_count, learner.training.round_steps = counters[:3]
         snapshot.restore_base(learner.base, tensors, *counters[3:])
         snapshot.restore_training(learner.training, tensors)
-        learner._doubt, learner._suggestion = (
+        learner.doubt, learner.suggestion = (
             tensors["audit.doubt"].copy(),
             tensors["audit.suggestion"].copy(),
         )

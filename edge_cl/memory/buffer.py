@@ -148,6 +148,15 @@ class Buffer:
         for name, value in zip(Slots._fields, values, strict=True):
             getattr(self.slots, name)[slot] = value
 
+    def lend(self, sample: int, number: int, features: NDArray) -> bool:
+        """Put an exemplar (V, D) of class `number` into a free slot, vouched for; False when none is free."""
+        free = np.flatnonzero(self.slots.sample == EMPTY)
+        if not len(free):
+            return False
+        self._put(int(free[0]), sample, number, features)
+        self.slots.fresh[free[0]], self.slots.confirmed[free[0]] = False, True
+        return True
+
     def remove(self, slot: int) -> None:
         """Free a slot and blank its features."""
         self._put(slot, EMPTY, 0, np.zeros_like(self.features[slot]))
