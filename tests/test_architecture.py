@@ -31,12 +31,20 @@ PACKAGES = {
     "PIL": ("edge_cl.vision", "edge_cl.commands", "edge_cl.device", "host_trainer"),
     "tomli": ("edge_cl.config",),
     "tomllib": ("edge_cl.config",),  # of the standard library from Python 3.11
-    "tuf": ("edge_cl.device.releases", "edge_cl.device.transport", "host_trainer.release"),
+    "tuf": (
+        "edge_cl.device.releases",
+        "edge_cl.device.transport",
+        "host_trainer.release",
+        "host_trainer.server",
+    ),
     "urllib3": ("edge_cl.device.transport",),
     "securesystemslib": ("host_trainer.release",),
-    "cryptography": ("host_trainer.release",),
+    "cryptography": ("host_trainer.release", "host_trainer.server.certificate"),
     "typer": ("host_trainer",),
     "rich": ("host_trainer",),
+    **dict.fromkeys(("sqlalchemy", "alembic"), ("host_trainer.server",)),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "jinja2"), ("host_trainer.server.web",)),
+    "prometheus_client": ("host_trainer.server.web",),
 }
 # Those that cost tens of megabytes or may be missing: only inside a function, and only here.
 LAZY = {
@@ -52,6 +60,8 @@ LAZY = {
     "tf2onnx": ("host_trainer",),
     "jax": ("host_trainer",),
     "ray": ("host_trainer",),
+    "boto3": ("host_trainer.server.objects.s3",),
+    "botocore": ("host_trainer.server.objects.s3",),
 }
 NOWHERE = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "random"}
 
@@ -64,6 +74,9 @@ HOST_DISK = (
     "host_trainer.checkpoints",
     "host_trainer.artefacts",
     "host_trainer.distillation.targets",  # what teachers said, asked once
+    "host_trainer.server.objects",
+    "host_trainer.server.database",  # makes the file private before SQLite opens it
+    "host_trainer.server.certificate",
     "host_trainer.distillation.codistillation",  # the store through which its peers exchange checkpoints
 )
 # What touches the world, and who may; reasons for what design.md does not list are in docs/adr/0005.
@@ -102,7 +115,13 @@ WORLD["scratch"] += WORLD["disk"]
 WORLD["reading"] += WORLD["disk"]
 WORLD["socket"] += WORLD["network"]
 # Inside those who may, this one may not: the buffer's rules are pure, the store around them is not.
-PURE = ("edge_cl.memory.buffer", "edge_cl.memory.slots", "edge_cl.memory.events", "edge_cl.vision.preprocess")
+PURE = (
+    "edge_cl.memory.buffer",
+    "edge_cl.memory.slots",
+    "edge_cl.memory.events",
+    "edge_cl.vision.preprocess",
+    "host_trainer.server.rules",
+)
 
 MODULES = {
     **dict.fromkeys(("time", "datetime", "sched"), "clock"),

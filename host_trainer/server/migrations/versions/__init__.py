@@ -1,0 +1,1 @@
+"""Each step of the tables' history; never edited once it was released."""

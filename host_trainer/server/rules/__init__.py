@@ -1,0 +1,1 @@
+"""What the server decides, apart from how it was asked and where it is kept: no clock, disk or database."""
