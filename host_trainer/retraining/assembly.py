@@ -165,8 +165,8 @@ def _fitting_head(
             return data
         if rank == 0:
             raise ReleaseError(
-                f"a head of {lengths.classes} classes is {excess} bytes larger than {budget}, with no direction"
-                " of the scatter: join some classes, or let it weigh more"
+                f"a head of {lengths.classes} classes is {excess} bytes larger than {budget}, even without"
+                " directions: join some classes, or let it weigh more"
             )
         rank = max(0, rank - 1 - int(excess / spare))
 

@@ -22,9 +22,10 @@ from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.embedding import UNIT, embed
 from edge_cl.learning.increment import between, lifted, places
 from edge_cl.learning.learner import EdgeLearner
+from edge_cl.learning.named import Named, on
 from edge_cl.memory.buffer import SLOT_OVERHEAD_BYTES
 from edge_cl.sample import FeatureSpace, label_key
-from host_trainer.retraining.merging import Named, on_labels, scaled
+from host_trainer.retraining.merging import scaled
 from host_trainer.retraining.samples import OWN, Samples, statistics_of, with_views
 from host_trainer.retraining.told import Told
 
@@ -129,7 +130,7 @@ def rehearsed(
     told: Sequence[Told],
     shares: Mapping[str, float],
     samples: Samples,
-    labels: Sequence[str],
+    labels: tuple[str, ...],
     zero_point: int,
 ) -> Statistics:
     """Return what is known on C = `labels` so that it holds every sample whole.
@@ -137,11 +138,11 @@ def rehearsed(
     Where a device's features are all of what it told, they take the place of what it told of its scatter;
     where they are some, no direction may have less than they have.
     """
-    total = on_labels(own.statistics, own.labels, labels)
+    total = on(own, labels)
     loose = [empty_statistics(total.sums.shape[1], len(labels))] * 2  # as told, as seen
     for each in told:
         seen = statistics_of(samples.of(each.device), labels, zero_point)
-        found = on_labels(scaled(each.statistics(), shares[each.device]), each.labels, labels)
+        found = on(Named(each.labels, scaled(each.statistics(), shares[each.device])), labels)
         if np.array_equal(seen.counts, found.counts) and np.array_equal(seen.sums, found.sums):
             total = merge(total, seen)
         else:

@@ -11,19 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics, empty_statistics, merge
-from edge_cl.learning.increment import between, placed, places, union
+from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics
+from edge_cl.learning.increment import between, places, union
+from edge_cl.learning.named import Named, plus
 from edge_cl.wire.labels import Edits
 from host_trainer.retraining.told import Told, moved
 
 FREE_SAMPLES = 200  # of a device, which no cap touches: a small fleet is made of single devices
-
-
-class Named(NamedTuple):
-    """Statistics and the labels of their classes."""
-
-    labels: tuple[str, ...]
-    statistics: Statistics
 
 
 class Merged(NamedTuple):
@@ -51,21 +45,13 @@ def merged(own: Named, told: Sequence[Told], edits: Edits, cap: float) -> Merged
     """
     newest = edits[-1].version if edits else 0
     current = [moved(each, edits, newest) for each in told]
-    labels = _labels(own.labels, current)
-    shares = _shares(own, current, cap)
-    total = on_labels(own.statistics, own.labels, labels)
+    shares, known = _shares(own, current, cap), own
     for each in current:
-        found = scaled(each.statistics(), shares[each.device])
-        total = merge(total, on_labels(found, each.labels, labels))
+        known = plus(known, Named(each.labels, scaled(each.statistics(), shares[each.device])))
     taken = {
         each.device: each.contents[-1] for each in current if each.contents and shares[each.device] == 1.0
     }
-    return Merged(_taught(Named(labels, total)), shares, taken)
-
-
-def on_labels(statistics: Statistics, labels: Sequence[str], among: Sequence[str]) -> Statistics:
-    """Return statistics on a longer list of classes."""
-    return placed(statistics, places(labels, among), len(among))
+    return Merged(_taught(known), shares, taken)
 
 
 def scaled(statistics: Statistics, share: float) -> Statistics:
@@ -76,11 +62,6 @@ def scaled(statistics: Statistics, share: float) -> Statistics:
     sums = np.rint(statistics.sums * (counts / np.maximum(statistics.counts, 1))[:, None])
     scatter = np.rint((statistics.moment - between(statistics.counts, statistics.sums)) * share)
     return Statistics(counts, sums, scatter + between(counts, sums), round(statistics.residue * share))
-
-
-def nothing_known(size: int) -> Named:
-    """Return the statistics of no class."""
-    return Named((), empty_statistics(size))
 
 
 def _labels(own: Sequence[str], told: Iterable[Told]) -> tuple[str, ...]:

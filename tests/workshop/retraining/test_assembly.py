@@ -9,6 +9,7 @@ import pytest
 from edge_cl.errors import ReleaseError
 from edge_cl.learning import head
 from edge_cl.learning.config import LearnerConfig
+from edge_cl.learning.named import Named
 from edge_cl.sample import FeatureSpace
 from edge_cl.vision.backbone import open_backbone
 from edge_cl.wire import bundle, parts
@@ -29,7 +30,6 @@ from host_trainer.retraining.assembly import (
     whole,
 )
 from host_trainer.retraining.heads import HeadConfig, made
-from host_trainer.retraining.merging import Named
 from host_trainer.retraining.samples import Samples, statistics_of
 from tests.conftest import CHECKOUT
 

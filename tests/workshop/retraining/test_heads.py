@@ -5,12 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from edge_cl.learning import named
 from edge_cl.learning.config import LearnerConfig
+from edge_cl.learning.named import Named
 from edge_cl.learning.residual import ResidualConfig
 from edge_cl.wire.codec import content_id
 from host_trainer.retraining import heads
 from host_trainer.retraining.heads import HeadConfig, made, rehearsed
-from host_trainer.retraining.merging import Named, merged, nothing_known
+from host_trainer.retraining.merging import merged
 from host_trainer.retraining.samples import Samples, joined, nothing, statistics_of
 from host_trainer.retraining.told import taken_in
 from tests.simulators.devices import SIZE, SPACE, VIEWS, Device, drawn_samples
@@ -62,7 +64,7 @@ def test_a_head_of_statistics_alone_answers() -> None:
     device = Device("device-1")
     message = device.tell(drawn_samples(LABELS, 30, 0))
     told = taken_in(None, message, content_id(message), ())
-    known = merged(nothing_known(SIZE), [told], (), 1.0).known
+    known = merged(named.nothing(SIZE), [told], (), 1.0).known
     none = nothing(SPACE, VIEWS)
     head = made(SPACE, CONFIG, known, known.statistics, none, np.zeros(0, bool))
     assert accuracy(head.learner, drawn_samples(LABELS, 20, 9)) > 0.9
@@ -73,9 +75,9 @@ def test_what_is_learned_from_holds_every_sample(kept: float) -> None:
     samples = drawn_samples(LABELS, 10, 0, "device-1")
     message = Device("device-1", rank=4).tell(samples)
     told = taken_in(None, message, content_id(message), ())
-    known = merged(nothing_known(SIZE), [told], (), 1.0).known
+    known = merged(named.nothing(SIZE), [told], (), 1.0).known
     some = samples.at(np.random.default_rng(0).random(len(samples)) < kept)
-    found = rehearsed(nothing_known(SIZE), [told], {"device-1": 1.0}, some, known.labels, 0)
+    found = rehearsed(named.nothing(SIZE), [told], {"device-1": 1.0}, some, known.labels, 0)
     exact = statistics_of(samples, known.labels, 0)
     if kept == 1.0:
         np.testing.assert_array_equal(found.moment, exact.moment)

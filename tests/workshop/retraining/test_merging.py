@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from edge_cl.errors import ProtocolError
-from edge_cl.learning import increment
+from edge_cl.learning import increment, named
 from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics, empty_statistics
+from edge_cl.learning.named import Named
 from edge_cl.wire.codec import content_id
 from edge_cl.wire.labels import extended
 from edge_cl.wire.messages import Statistics as Message
-from host_trainer.retraining.merging import Named, merged, nothing_known
+from host_trainer.retraining.merging import merged
 from host_trainer.retraining.samples import Samples, joined, statistics_of
 from host_trainer.retraining.told import Told, from_tensors, impossible, moved, taken_in, to_tensors
 from tests.simulators.devices import SIZE, Device, drawn_samples
@@ -26,7 +27,7 @@ def told_by(device: Device, samples: Samples, told: Told | None = None) -> Told:
 def test_three_devices_are_one_that_was_taught_everything() -> None:
     parts = [drawn_samples(LABELS[:2], 12, 0), drawn_samples(LABELS[1:3], 9, 1), drawn_samples(LABELS, 7, 2)]
     told = [told_by(Device(f"device-{n}"), part) for n, part in enumerate(parts)]
-    found = merged(nothing_known(SIZE), told, (), cap=1.0)
+    found = merged(named.nothing(SIZE), told, (), cap=1.0)
     union = statistics_of(joined(parts), found.known.labels, 0)
     assert found.known.labels == LABELS
     np.testing.assert_array_equal(found.known.statistics.counts, union.counts)
@@ -59,7 +60,7 @@ def test_many_messages_take_no_more_room_than_the_matrix() -> None:
 def test_the_order_of_devices_and_the_split_into_messages_do_not_matter() -> None:
     samples = [drawn_samples(LABELS[:3], 10, seed) for seed in range(3)]
     told = [told_by(Device(f"device-{n}"), part) for n, part in enumerate(samples)]
-    forward, back = (merged(nothing_known(SIZE), order, (), 1.0).known for order in (told, told[::-1]))
+    forward, back = (merged(named.nothing(SIZE), order, (), 1.0).known for order in (told, told[::-1]))
     assert forward.labels == back.labels
     for one, other in zip(forward.statistics, back.statistics, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -109,7 +110,7 @@ def test_what_was_told_reads_back_the_same() -> None:
 def test_a_device_that_outweighs_all_others_is_scaled_down_and_not_taken_whole() -> None:
     small = told_by(Device("small"), drawn_samples(LABELS[:2], 30, 0))
     large = told_by(Device("large"), drawn_samples(LABELS[:2], 400, 1))
-    found = merged(nothing_known(SIZE), [small, large], (), cap=0.5)
+    found = merged(named.nothing(SIZE), [small, large], (), cap=0.5)
     assert found.shares["small"] == 1.0 and found.shares["large"] == pytest.approx(0.25)
     assert set(found.taken) == {"small"}
     assert found.known.statistics.counts.sum() == pytest.approx((60 + 200) * SAMPLE_WEIGHT, rel=0.01)
@@ -119,14 +120,14 @@ def test_a_device_that_outweighs_all_others_is_scaled_down_and_not_taken_whole()
 def test_a_device_alone_with_its_classes_is_not_scaled() -> None:
     alone = told_by(Device("alone"), drawn_samples(LABELS[:2], 400, 1))
     other = told_by(Device("other"), drawn_samples(LABELS[2:], 5, 1))
-    assert merged(nothing_known(SIZE), [alone, other], (), cap=0.5).shares == {"alone": 1.0, "other": 1.0}
+    assert merged(named.nothing(SIZE), [alone, other], (), cap=0.5).shares == {"alone": 1.0, "other": 1.0}
 
 
 def test_a_class_without_samples_is_none() -> None:
     device = Device("device-1")
     told = told_by(device, drawn_samples(LABELS[:2], 8, 0))
     told = told_by(device, drawn_samples(LABELS[:1], 8, 0), told)  # the mugs were forgotten
-    assert merged(nothing_known(SIZE), [told], (), 1.0).known.labels == ("can",)
+    assert merged(named.nothing(SIZE), [told], (), 1.0).known.labels == ("can",)
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.5, 3.0])
