@@ -29,6 +29,7 @@ from host_trainer.training.gradients import FOLLOW, open_forward, open_stepper
 ORDER, KEPT, DRAWN, CHANCE, MASKS, DISMISSED, ASSESSED = range(7)
 STREAM, FIRST_DRAW, SECOND_DRAW = range(3)  # whose augmentation
 NORM_MOMENTUM = 0.9  # of running statistics, as in every publication compared with; a task has few steps
+SAVED = "the saved training"  # what a refusal calls it
 ASKED_AT_ONCE = 250  # pictures an evaluation shows the network at a time; test sets are multiples of it
 
 
@@ -64,6 +65,10 @@ class Masking(Protocol):
         """Prune and grow (TDM); return, by path, which entries are weights that lived before and live now."""
         ...
 
+    def release(self) -> None:
+        """Let gradients of everything be taken, as the importance needs them; `choose` comes after."""
+        ...
+
     def choose(self, found: Importance) -> None:
         """Choose what moves (DGM)."""
         ...
@@ -82,6 +87,14 @@ class Masking(Protocol):
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take up a saved state."""
+        ...
+
+    def saved(self) -> Any:
+        """Return the model as it is saved: of Keras' own layers."""
+        ...
+
+    def take(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Give the model the weights of a saved one."""
         ...
 
     def finished(self, model: Any) -> Any:
@@ -105,7 +118,7 @@ class Learner:
     Args:
         network: a classifier of all classes; its model is changed in place.
         masking: of its weights, already in force on model and followers; None for a dense network.
-        followers: models of the same graph, which become averages of the weights.
+        followers: models of the same graph, as saved, which become averages of the weights.
         plan: what is trained, and how.
     """
 
@@ -217,6 +230,11 @@ class Learner:
             parts.append(self._answers(filled)[: len(part)])
         return np.concatenate(parts)
 
+    def saved(self) -> Network:
+        """Return the network that is trained, as it is saved: of Keras' own layers."""
+        self.stepper.settle()
+        return self.network._replace(model=self.masking.saved()) if self.masking else self.network
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Return everything but the network's own weights, as arrays."""
         self.stepper.settle()
@@ -231,8 +249,18 @@ class Learner:
             state |= under("left", self._left.stream)
         return state
 
-    def restore(self, state: Mapping[str, NDArray[Any]], steps: int) -> None:
-        """Take up a saved state; the network's weights and the optimizer's are already in place."""
+    def restore(
+        self, weights: Mapping[str, NDArray[Any]], state: Mapping[str, NDArray[Any]], steps: int
+    ) -> None:
+        """Take up the weights and the state of a saved training; the optimizer's are already in place.
+
+        Raises:
+            MismatchError: weights of another network.
+        """
+        if self.masking is not None:
+            self.masking.take(weights)
+        else:
+            set_weights(self.network.model, weights, SAVED)
         self.steps, self.seen = steps, state["seen"].astype(bool)
         kept = below("reservoir", state)
         self.reservoir = Reservoir(kept["images"], kept["labels"], kept["logits"], int(kept["seen"]))
@@ -251,6 +279,7 @@ class Learner:
     def _adjust(self, lesson: Lesson, rules: Sparsity, task: int, epoch: int) -> int:
         assert self.masking is not None
         self.stepper.settle()
+        self.masking.release()
         found, shown = self._found(lesson, rules, task, epoch)
         move = move_at(rules, task, epoch, self.plan.epochs)
         if rules.masks and move is not None:
@@ -395,7 +424,8 @@ def open_learner(network: Network, plan: Plan) -> Learner:
     masking = _masking(network.model, plan)
     model = masking.model if masking else network.model
     averages = plan.method.averages
-    followers = [_copy(model) for _ in averages.spans] if averages else []
+    answering = masking.saved() if masking else model
+    followers = [_copy(answering) for _ in averages.spans] if averages else []
     if masking:
         masking.lead(followers)
     return Learner(network._replace(model=model), masking, followers, plan)

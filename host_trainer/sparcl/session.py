@@ -26,7 +26,6 @@ from host_trainer.checkpoints import (
     optimizer_state,
     restore_optimizer,
     save_network,
-    set_weights,
     weights_of,
 )
 from host_trainer.datasets.domains import Transform
@@ -168,8 +167,7 @@ def _continued(options: Options, world: World) -> Subject:
     )
     learner = open_learner(wide, plan)
     weights = widened_weights(weights_of(before.network.model), len(classes))
-    set_weights(learner.network.model, weights, str(options.origin))
-    learner.restore(widened_state(before.state, len(classes)), before.steps)
+    learner.restore(weights, widened_state(before.state, len(classes)), before.steps)
     return Subject(data, options.protocol, tasks, learner, wide, plan)
 
 
@@ -342,7 +340,7 @@ def save_state(
     state = learner.state()
     more = {"place": packed(place), "sums": packed(sums), "told": recorder.state()}
     training = Training(learner.steps, optimizer_state(learner.optimizer), {**state, **more}, facts)
-    save_network(folder, learner.network, training)
+    save_network(folder, learner.saved(), training)
 
 
 def _resume(
@@ -355,9 +353,8 @@ def _resume(
     classes_match(saved.facts["classes"], facts["classes"])
     check_facts(saved, facts, folder)
     learner = subject.learner
-    set_weights(learner.network.model, weights_of(load_network(folder).model), str(folder))
     restore_optimizer(learner.optimizer, saved.optimizer)
-    learner.restore(saved.state, saved.step)
+    learner.restore(weights_of(load_network(folder).model), saved.state, saved.step)
     recorder.restore(saved.state["told"])
     place = Place(*unpacked(saved.state["place"]))
     say(f"going on at step {saved.step}: task {place.task + 1}, epoch {place.epoch + 1}")

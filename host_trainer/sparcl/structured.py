@@ -1,7 +1,8 @@
 """Holds masks of whole channels, and blocks that move: TDM and DGM in the form that saves seconds.
 
 The living channels of a wide network are kept in a small one, which is trained as it is. When masks move,
-departed channels give their slots to fresh ones; shapes stay, so nothing is compiled anew.
+departed channels give their slots to fresh ones; shapes stay, so nothing is compiled anew. Of a block that is
+frozen the gates are closed, so that its kernels' gradients are not computed.
 """
 
 from collections.abc import Mapping
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 from edge_cl.learning.masking import grow, live_count, most_important, moved_count, random_mask, shrink
 from host_trainer.checkpoints import set_weights, weights_of
 from host_trainer.sparcl.channels import (
-    KERNEL,
     KERNELS,
     Masks,
     Slots,
     Structure,
+    Variable,
     channel_importance,
     compact,
     counts_of,
@@ -32,16 +33,17 @@ from host_trainer.sparcl.channels import (
     survivor_masks,
     weight_masks,
 )
-from host_trainer.sparcl.gates import choose_blocks
+from host_trainer.sparcl.gates import blocks_of, choose_blocks, gated, switch
 from host_trainer.sparcl.importance import Importance, movement, standing
 from host_trainer.sparcl.schedule import Move, Sparsity
 
 SLOTS, MOVING = "slots", "moving"
 NAME = "compact"  # what a refusal calls the network
+SAVED = "the saved network"
 
 
 class ChannelMasks:
-    """The masks of a wide network and the small one inside of it; `model` is what is trained."""
+    """The masks of a wide network and the small one inside of it; `model`, with gates, is trained."""
 
     def __init__(self, wide: Any, sparsity: Sparsity, seed: int) -> None:
         """Take a classifier's most important channels, or some by chance; `wide` is not changed.
@@ -59,10 +61,11 @@ class ChannelMasks:
             self._spare = dict.fromkeys(widths, 0)
         self._counts = {name: room[name] - self._spare[name] for name in room}
         self.slots = first_slots(self._first(widths, seed), room)
-        self.model = compact(wide, room)
-        set_weights(self.model, gather(weights_of(wide), self.structure, self.slots), NAME)
+        self.plain = compact(wide, room)
+        set_weights(self.plain, gather(weights_of(wide), self.structure, self.slots), NAME)
+        self.model, self.gates = gated(self.plain)
         self._followers: list[Any] = []
-        self.blocks = _blocks(self.structure)
+        self.blocks = _blocks(self.plain, self.structure)
         self.moving = dict.fromkeys(self.blocks, True)
 
     def lead(self, followers: list[Any]) -> None:
@@ -95,8 +98,12 @@ class ChannelMasks:
             live = {name: self._with(mask, worth[name], offset, name, rng) for name, mask in live.items()}
         before = self.slots
         self._rearrange(live, seed)
-        self.moving = dict.fromkeys(self.moving, True)
+        self.release()
         return survivor_masks(self.structure, before, self.slots)
+
+    def release(self) -> None:
+        """Let every block move, so that gradients of all of them can be taken."""
+        self._let(dict.fromkeys(self.moving, True))
 
     def choose(self, found: Importance) -> None:
         """Freeze the least important blocks until the next choice (DGM)."""
@@ -104,7 +111,7 @@ class ChannelMasks:
         worth = {n: sum(float(scores[path].sum()) for path in paths) for n, paths in self.blocks.items()}
         count = live_count(len(worth), (1 - self._rules.still) / (1 - self._rules.sparsity))
         chosen = choose_blocks(worth, count)
-        self.moving = {name: name in chosen for name in worth}
+        self._let({name: name in chosen for name in worth})
 
     def densities(self) -> dict[str, float]:
         """Return which share of each kernel of the wide network lives, by path."""
@@ -123,14 +130,28 @@ class ChannelMasks:
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take up a saved state; the models' weights are restored elsewhere."""
         self.slots = Slots({name: state[f"{SLOTS}/{name}"].astype(np.intp) for name in self.slots.index})
-        self.moving = {n: bool(m) for n, m in zip(self.moving, state[MOVING], strict=True)}
+        self._let({n: bool(m) for n, m in zip(self.moving, state[MOVING], strict=True)})
+
+    def saved(self) -> Any:
+        """Return the small network as it is now, of Keras' own layers: without gates."""
+        set_weights(self.plain, self._own(self.model), NAME)
+        return self.plain
+
+    def take(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Give the small network the weights of a saved one.
+
+        Raises:
+            MismatchError: they are of another network.
+        """
+        set_weights(self.plain, weights, SAVED)
+        self._give(self.model, weights)
 
     def finished(self, model: Any) -> Any:
         """Return a model as it is given away: a plain network of the living channels, no slot empty."""
         counts = counts_of(self.slots)
         tight = first_slots(live_masks(self.structure, self.slots), counts)
         small = compact(self._wide, counts)
-        wide = scatter(weights_of(model), self.structure, self.slots)
+        wide = scatter(self._own(model), self.structure, self.slots)
         set_weights(small, gather(wide, self.structure, tight), NAME)
         return small
 
@@ -160,18 +181,45 @@ class ChannelMasks:
         slots = self.slots
         for model in (self.model, *self._followers):
             rng = np.random.default_rng((*seed, len(seed)))  # the same fresh channels for all of them
-            values, slots = rearrange(weights_of(model), self.structure, self.slots, live, rng)
-            set_weights(model, values, NAME)
+            values, slots = rearrange(self._own(model), self.structure, self.slots, live, rng)
+            self._give(model, values)
         self.slots = slots
+
+    def _let(self, moving: dict[str, bool]) -> None:
+        """Open the gates of blocks that move, and of all that can never be frozen; close the others."""
+        self.moving = moving
+        still = {
+            path.rpartition("/")[0]
+            for name, moves in moving.items()
+            if not moves
+            for path in self.blocks[name]
+        }
+        switch(self.gates, self.gates.keys() - still)
+
+    def _own(self, model: Any) -> dict[str, NDArray[Any]]:
+        """Return the variables of the structure: all but the gates."""
+        return {
+            path: values for path, values in weights_of(model).items() if path in self.structure.variables
+        }
+
+    def _give(self, model: Any, values: Mapping[str, NDArray[Any]]) -> None:
+        """Set the variables of the structure, and leave the gates."""
+        set_weights(model, {**weights_of(model), **values}, NAME)
 
     def _is_kernel(self, path: str) -> bool:
         return self.structure.variables[path].kind in KERNELS
 
 
-def _blocks(structure: Structure) -> dict[str, list[str]]:
+def _blocks(model: Any, structure: Structure) -> dict[str, list[str]]:
     """Return the kernels that freeze together, by path, of those between channels that may die."""
-    found: dict[str, list[str]] = {}
-    for path, variable in structure.variables.items():
-        if variable.kind == KERNEL and None not in variable.axes[-2:]:
-            found.setdefault(path.rpartition("_conv")[0] or path, []).append(path)
-    return found
+    found = {
+        block: [
+            path for path in (f"{layer}/kernel" for layer in layers) if _may_freeze(structure.variables[path])
+        ]
+        for block, layers in blocks_of(model).items()
+    }
+    return {block: paths for block, paths in found.items() if paths}
+
+
+def _may_freeze(variable: Variable) -> bool:
+    return variable.kind in KERNELS and variable.axes[2] is not None

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.learning.masking import live_count, most_important, moved_count, random_mask
+from host_trainer.checkpoints import set_weights
 from host_trainer.compression.distribution import counts
 from host_trainer.compression.masks import Masks, full_masks, hold, moved
 from host_trainer.sparcl.importance import Importance, movement, standing
@@ -19,6 +20,7 @@ from host_trainer.sparcl.schedule import Move, Sparsity
 CONVOLUTION = "Conv2D"
 WHOLE = "network"  # the one group of a global threshold
 LIVE, MOVING = "live", "moving"
+SAVED = "the saved network"  # what a refusal calls it
 
 
 def sparse_kernels(model: Any) -> dict[str, Any]:
@@ -71,6 +73,9 @@ class WeightMasks:
         self._hold()
         return {path: before[path] & mask for path, mask in self.live.items()}
 
+    def release(self) -> None:
+        """Do nothing: gradients are taken whole, and masked after."""
+
     def choose(self, found: Importance) -> None:
         """Let only the most important live weights move until the next choice (DGM)."""
         scores = movement(found, self._rules)
@@ -97,6 +102,18 @@ class WeightMasks:
         """Take up a saved state; the models' weights are restored elsewhere."""
         self.live = {path: state[f"{LIVE}/{path}"].astype(bool) for path in self.live}
         self.moving = {path: state[f"{MOVING}/{path}"].astype(bool) for path in self.live}
+
+    def saved(self) -> Any:
+        """Return the model as it is saved: the same."""
+        return self.model
+
+    def take(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        """Give the model the weights of a saved one.
+
+        Raises:
+            MismatchError: they are of another network.
+        """
+        set_weights(self.model, weights, SAVED)
 
     def finished(self, model: Any) -> Any:
         """Return a model as it is given away: the same, its zeros in place."""

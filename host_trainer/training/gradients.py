@@ -70,8 +70,8 @@ def open_stepper(
         jit: compile with XLA. By default where it pays: on JAX always, on TensorFlow with a GPU. XLA's
             depthwise convolutions on a CPU take six times as long as TensorFlow's own.
         guarded: paths of variables whose gradients are multiplied by a mask, which is all ones until `guard`.
-        followers: models of the same graph whose variables move towards this one's after each step, by
-            `batch["follow"]`: exponential averages of the weights. No gradient reaches them.
+        followers: models of the same graph whose variables move towards this one's of the same path after
+            each step, by `batch["follow"]`: exponential averages of the weights. No gradient reaches them.
 
     Raises:
         EngineError: Keras runs on a backend that this trainer does not know.
@@ -109,7 +109,8 @@ class _TensorFlowStepper:
         trained = model.trainable_variables
         self._masks = {v.path: tf.Variable(tf.ones(v.shape)) for v in trained if v.path in guarded}
         masks = [self._masks.get(variable.path) for variable in trained]
-        pairs = [list(zip(f.variables, model.variables, strict=True)) for f in followers]
+        led = {variable.path: variable for variable in model.variables}
+        pairs = [[(mine, led[mine.path]) for mine in follower.variables] for follower in followers]
         call = Call(model, [partial(follower, training=False) for follower in followers])
 
         def step(batch: dict[str, Any]) -> dict[str, Any]:
@@ -151,6 +152,8 @@ class _JaxStepper:
 
         self._model, self._optimizer, self._followers = model, optimizer, followers
         paths = [variable.path for variable in model.trainable_variables]
+        others = [variable.path for variable in model.non_trainable_variables]
+        kept = [variable.path for variable in followers[0].non_trainable_variables] if followers else []
         self._masks: dict[str, Any] = {
             v.path: np.ones(tuple(v.shape), np.float32)
             for v in model.trainable_variables
@@ -175,7 +178,8 @@ class _JaxStepper:
             (value, (more, other)), gradients = graded(trained, other, following, batch)
             gradients = _masked(gradients, [masks.get(path) for path in paths])
             trained, moments = optimizer.stateless_apply(moments, gradients, trained)
-            led = trained, other
+            untrained = dict(zip(others, other, strict=True))
+            led = trained, [untrained[path] for path in kept]
             following = [
                 [
                     _nearer(mine, theirs, batch[FOLLOW][number])

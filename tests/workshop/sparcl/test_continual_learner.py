@@ -1,14 +1,16 @@
 """The learner on real steps of a small network: masks hold, states go on bit for bit, parts come alone."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from edge_cl.errors import ConfigError, EngineError
-from host_trainer.backbones.networks import build, parse_spec, with_head
-from host_trainer.checkpoints import set_weights, weights_of
+from edge_cl.errors import ConfigError, EngineError, MismatchError
+from host_trainer.backbones.networks import initialise, with_head
+from host_trainer.checkpoints import weights_of
 from host_trainer.network import Network
+from host_trainer.sparcl.gates import switch
 from host_trainer.sparcl.learner import Learner, Lesson, open_learner
 from host_trainer.sparcl.methods import METHODS
 from host_trainer.sparcl.plan import make_plan, plan_facts, plan_of
@@ -29,7 +31,24 @@ def lesson(first: int) -> Lesson:
 
 
 def network() -> Network:
-    return Network(with_head(build(parse_spec("separable:0.5/16"), 0), CLASSES, 0), tuple("abcd"))
+    """Draw a stem, a residual block of separable convolutions and a plain one: small, for each is traced."""
+    import keras
+
+    def seen(maps: Any, name: str) -> Any:
+        return keras.layers.ReLU(name=f"{name}_relu")(
+            keras.layers.BatchNormalization(name=f"{name}_bn")(maps)
+        )
+
+    image = keras.Input((16, 16, 3), name="image")
+    options = {"padding": "same", "use_bias": False}
+    stem = seen(keras.layers.Conv2D(24, 3, strides=2, name="stem", **options)(image), "stem")
+    maps = seen(keras.layers.DepthwiseConv2D(3, name="depthwise", **options)(stem), "depthwise")
+    maps = seen(keras.layers.Conv2D(24, 1, name="pointwise", **options)(maps), "pointwise")
+    maps = keras.layers.Add(name="add")([stem, maps])
+    maps = seen(keras.layers.Conv2D(32, 3, strides=2, name="last", **options)(maps), "last")
+    backbone = keras.Model(image, keras.layers.GlobalAveragePooling2D(name="feature")(maps), name="small")
+    initialise(backbone, 0)
+    return Network(with_head(backbone, CLASSES, 0), tuple("abcd"))
 
 
 def plan(method: str, sparsity: Sparsity | None = None, **options: object):
@@ -114,13 +133,12 @@ def test_a_stopped_training_goes_on_bit_for_bit(method: str, mode: str | None) -
         epoch(learner, first, 0, 0)
         epoch(learner, first, 0, 1)
         epoch(learner, second, 1, 0, stop=1)
-    state, weights = half.state(), weights_of(half.network.model)
+    state, weights = half.state(), weights_of(half.saved().model)
     moments = [np.asarray(v.value) for v in half.optimizer.variables]
     again = open_learner(network(), plan(method, rules))
-    set_weights(again.network.model, weights, "here")
     for variable, values in zip(again.optimizer.variables, moments, strict=True):
         variable.assign(values)
-    again.restore({name: np.array(values) for name, values in state.items()}, half.steps)
+    again.restore(weights, {name: np.array(values) for name, values in state.items()}, half.steps)
     for learner in (whole, again):
         steps(learner, second, 1, 0, 1, None)
         epoch(learner, second, 1, 1)
@@ -128,6 +146,45 @@ def test_a_stopped_training_goes_on_bit_for_bit(method: str, mode: str | None) -
     mine, theirs = weights_of(again.network.model), weights_of(whole.network.model)
     assert all(np.array_equal(mine[path], theirs[path]) for path in theirs)
     assert np.array_equal(again.answer(first.images), whole.answer(first.images))
+
+
+def test_a_frozen_block_stays_and_its_gradient_is_as_if_multiplied_by_zero() -> None:
+    rules = sparse("edge", gradient=0.875)  # of two blocks one moves
+    closed, masked = (open_learner(network(), plan("sparcl-derpp", rules, momentum=0.9)) for _ in range(2))
+    for task, given in enumerate((lesson(0), lesson(2))):
+        for learner in (closed, masked):
+            if task == 0:
+                learner.begin_task(given)
+            learner.begin_epoch(given, task, 0)
+        switch(masked.masking.gates, masked.masking.gates)  # gradients are computed, and then masked
+        masked.stepper.resume()
+        (still,) = [paths for name, paths in closed.masking.blocks.items() if not closed.masking.moving[name]]
+        before = weights_of(closed.saved().model)
+        for learner in (closed, masked):
+            steps(learner, given, task, 0, 0, None)
+        mine, theirs = (weights_of(learner.saved().model) for learner in (closed, masked))
+        for path, values in mine.items():
+            assert np.array_equal(values, theirs[path]), path
+            assert not path.endswith("kernel") or np.array_equal(values, before[path]) == (path in still), (
+                path
+            )
+
+
+def test_what_is_saved_has_no_gates_and_gates_do_not_matter_to_who_takes_it_up() -> None:
+    rules = sparse("edge", gradient=0.875)
+    learner, again = (open_learner(network(), plan("sparcl-derpp", rules)) for _ in range(2))
+    epoch(learner, lesson(0), 0, 0)
+    saved = learner.saved().model
+    assert {type(layer).__module__.partition(".")[0] for layer in saved.layers} == {"keras"}
+    assert not any("gate" in path for path in weights_of(saved))
+    again.restore(weights_of(saved), learner.state(), learner.steps)
+    gates = [
+        {name: float(gate.value) for name, gate in each.masking.gates.items()} for each in (learner, again)
+    ]
+    assert gates[0] == gates[1]
+    assert set(gates[0].values()) == {0.0, 1.0}
+    with pytest.raises(MismatchError, match="the saved network is of another network"):
+        again.restore(weights_of(learner.network.model), learner.state(), learner.steps)
 
 
 def test_parts_are_left_out_one_by_one() -> None:
