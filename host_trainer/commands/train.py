@@ -28,8 +28,8 @@ NetworkName = Annotated[
     typer.Option(
         "--network",
         metavar="NETWORK",
-        help="FAMILY[:WIDTH][/SIZE]: mobilenetv1, mobilenetv2, resnet18, separable; or a checkpoint folder,"
-        " or a .tflite file.",
+        help="FAMILY[:WIDTH][/SIZE][+haar]: mobilenetv1, mobilenetv2, resnet18, separable; or a checkpoint"
+        " folder, or a .tflite file.",
     ),
 ]
 Weights = Annotated[
@@ -108,8 +108,8 @@ NetworkOr = Annotated[
     typer.Option(
         "--network",
         metavar="NETWORK",
-        help="FAMILY[:WIDTH][/SIZE]: mobilenetv1, mobilenetv2, resnet18, separable; or a checkpoint folder,"
-        " or a .tflite file. Usual: mobilenetv2:0.35/96; with --method resnet18:0.5.",
+        help="FAMILY[:WIDTH][/SIZE][+haar]: mobilenetv1, mobilenetv2, resnet18, separable; or a checkpoint"
+        " folder, or a .tflite file. Usual: mobilenetv2:0.35/96; with --method resnet18:0.5.",
     ),
 ]
 MethodName = Annotated[

@@ -17,13 +17,15 @@ Masks = dict[str, NDArray[np.bool_]]  # by the kernel's Keras path, in the kerne
 def prunable(model: Any, depthwise: bool = False) -> dict[str, Any]:
     """Return the kernels that may be pruned, by path, in the network's order.
 
-    The first layer that has weights stays whole (it sees three channels only, Gale et al. 2019), and so do
-    depthwise kernels unless asked: they hold a hundredth of the weights.
+    The first layer that learns weights stays whole (it sees a few channels only, Gale et al. 2019), and so do
+    depthwise kernels unless asked: they hold a hundredth of the weights. What is fixed is no first layer.
     """
     kernels = [
         layer.kernel
         for layer in model.layers
-        if type(layer).__name__ in WEIGHTED and (depthwise or type(layer).__name__ != DEPTHWISE)
+        if layer.trainable
+        and type(layer).__name__ in WEIGHTED
+        and (depthwise or type(layer).__name__ != DEPTHWISE)
     ]
     return {kernel.path: kernel for kernel in kernels[1:]}
 

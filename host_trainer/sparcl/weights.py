@@ -24,12 +24,13 @@ SAVED = "the saved network"  # what a refusal calls it
 
 
 def sparse_kernels(model: Any) -> dict[str, Any]:
-    """Return the kernels under masks, by path: every convolution but the first and the shortcuts'.
+    """Return the kernels under masks, by path: convolutions that learn, but for the first and the shortcuts'.
 
     As in the authors' code: of a ResNet its 3x3 convolutions; of a network without others (MobileNets), the
     pointwise ones. Classifier, normalisation and depthwise kernels stay dense.
     """
-    kernels = [layer.kernel for layer in model.layers if type(layer).__name__ == CONVOLUTION][1:]
+    convolutions = [layer for layer in model.layers if type(layer).__name__ == CONVOLUTION]
+    kernels = [layer.kernel for layer in convolutions if layer.trainable][1:]
     wide = [kernel for kernel in kernels if max(kernel.shape[:2]) > 1]
     return {kernel.path: kernel for kernel in wide or kernels}
 

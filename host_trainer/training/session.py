@@ -101,7 +101,7 @@ def train_classifier(options: Options, open_meter: OpenMeter, say: Say) -> dict[
 
 
 def open_network(name: str, weights: str, seed: int) -> Network:
-    """Return the bare backbone that a person named: FAMILY[:WIDTH][/SIZE], a checkpoint, or a .tflite file.
+    """Return the bare backbone that a person named: FAMILY[:WIDTH][/SIZE][+haar], a checkpoint, or a .tflite.
 
     Raises:
         ConfigError, ModelError, MismatchError: no such network, or weights that do not fit.

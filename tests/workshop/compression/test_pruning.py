@@ -105,6 +105,12 @@ def test_the_first_layer_and_depthwise_kernels_stay_whole(network: Network) -> N
     assert any("depthwise" in path for path in prunable(network.model, depthwise=True))
 
 
+def test_what_is_fixed_is_no_first_layer() -> None:
+    model = build(parse_spec("separable:0.25/32+haar"))
+    assert not {"haar/kernel", "stem/kernel"} & prunable(model).keys()
+    assert "block1_pointwise/kernel" in prunable(model)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"density": 0.0}, {"saliency": "luck"}, {"distribution": "even"}, {"prunings": 0}, {"regrow": 1.0}],

@@ -52,6 +52,12 @@ def test_a_forward_of_the_resnet_costs_what_the_reference_says(
     assert sum(counted.values()) / 1e9 == pytest.approx(gigamacs, abs=5e-5)
 
 
+def test_the_stem_stays_dense_behind_a_fixed_transform_too(resnet: Any) -> None:
+    haar = build(Spec("resnet18", 1.0, 32, haar=True))
+    assert not {"haar/kernel", "stem/kernel"} & sparse_kernels(haar).keys()
+    assert sparse_kernels(haar).keys() == sparse_kernels(resnet).keys()
+
+
 @pytest.mark.parametrize(("draws", "cell"), [(0, 8.33), (1, 11.11), (2, 13.89)])
 def test_dense_cells_of_the_published_table(macs: dict[str, int], draws: int, cell: float) -> None:
     assert flops(split_cifar(draws), macs).published / 1e15 == pytest.approx(cell, rel=1e-3)
