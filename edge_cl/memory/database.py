@@ -48,23 +48,26 @@ def lock_folder(folder: Path) -> int:
     return lock
 
 
-def open_checked(path: Path, space: FeatureSpace | None) -> tuple[sqlite3.Connection, FeatureSpace]:
+Spaces = dict[str, FeatureSpace]  # table of features -> whose they are
+
+
+def open_checked(path: Path, space: FeatureSpace | str | None) -> tuple[sqlite3.Connection, Spaces]:
     """Open for writing a database that is ours, whole, of this version and of this backbone."""
     _finish_creation(path)
     unclean = size_bytes(beside(path, "-wal")) > 0
     version = probe(path, space)  # refuses before the first byte is written
-    if version == 0 and space is None:
+    if version == 0 and not isinstance(space, FeatureSpace):
         raise ConfigError(nothing_here(path.parent))
     with guarded("opening the database"):
         connection = _connect(path)
         try:
-            if version == 0 and space is not None:
-                schema.create(connection, _space_meta(space))
+            if version == 0 and isinstance(space, FeatureSpace):
+                schema.create(connection, space_meta(schema.SHELVES[0], space))
                 sync_folder(path.parent)
             elif unclean or size_bytes(path) <= QUICK_CHECK_BYTES:
                 _quick_check(connection)
             schema.apply(connection, version or schema.VERSION)
-            return connection, read_space(connection)
+            return connection, read_spaces(connection)
         except BaseException:
             connection.close()
             raise
@@ -77,7 +80,7 @@ def _finish_creation(path: Path) -> None:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
-def probe(path: Path, space: FeatureSpace | None) -> int:
+def probe(path: Path, space: FeatureSpace | str | None) -> int:
     """Return the schema version, 0 for a database that is not made yet, without changing the file."""
     if size_bytes(path) == 0:
         return 0
@@ -94,41 +97,55 @@ def probe(path: Path, space: FeatureSpace | None) -> int:
                 f"{path} was made by a newer edge-cl (schema {version}, this one knows {schema.VERSION}):"
                 " upgrade edge-cl"
             )
-        _check_space(path, read_space(connection), space)
+        _check_space(path, read_spaces(connection), space)
     return version
 
 
-def _check_space(path: Path, known: FeatureSpace, wanted: FeatureSpace | None) -> None:
-    if wanted is None or known.id == wanted.id:
+def _check_space(path: Path, known: Spaces, wanted: FeatureSpace | str | None) -> None:
+    ids = [space.id for space in known.values()]
+    asked = wanted.id if isinstance(wanted, FeatureSpace) else wanted
+    if asked is None or asked in ids:
         return
     raise MismatchError(
-        f"{path.parent} was taught with backbone {known.id}, not {wanted.id}:"
+        f"{path.parent} was taught with backbone {ids[0]}, not {asked}:"
         " use that backbone, or choose another --state"
     )
 
 
-def _space_meta(space: FeatureSpace) -> dict[str, str]:
+def space_meta(table: str, space: FeatureSpace) -> dict[str, str]:
+    """Return what `meta` says of a table of features."""
     text = json.dumps(space)
-    return {"space": text, "space_crc": str(zlib.crc32(text.encode()))}
+    name = _meta_name(table)
+    return {name: text, f"{name}_crc": str(zlib.crc32(text.encode()))}
 
 
-def read_space(connection: sqlite3.Connection) -> FeatureSpace:
-    """Return the feature space that a database was made for."""
-    space = _parse_space(dict(connection.execute("SELECT key, value FROM meta").fetchall()))
-    if space is None:
+def read_spaces(connection: sqlite3.Connection) -> Spaces:
+    """Return the feature spaces that a database keeps; two while a learner moves to another."""
+    spaces = _parse_spaces(dict(connection.execute("SELECT key, value FROM meta").fetchall()))
+    if not spaces:
         raise StoreDamagedError("the database does not say which backbone it belongs to: start again")
-    return space
+    return spaces
 
 
-def _parse_space(meta: dict[str, str]) -> FeatureSpace | None:
-    """Return the space that the database was made for; None when that is not readable any more."""
+def _parse_spaces(meta: dict[str, str]) -> Spaces:
+    """Return the spaces that the database keeps, as far as that is readable."""
+    found = {table: _parse_space(meta, _meta_name(table)) for table in schema.SHELVES}
+    return {table: space for table, space in found.items() if space is not None}
+
+
+def _parse_space(meta: dict[str, str], name: str) -> FeatureSpace | None:
     try:
-        text = meta["space"]
+        text = meta[name]
         space = FeatureSpace(*json.loads(text))
-        whole = meta.get("space_crc", str(zlib.crc32(text.encode()))) == str(zlib.crc32(text.encode()))
+        crc = str(zlib.crc32(text.encode()))
+        whole = meta.get(f"{name}_crc", crc) == crc
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
     return space if whole else None
+
+
+def _meta_name(table: str) -> str:
+    return table.replace("features", "space")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -203,19 +220,20 @@ def _build(building: Path, path: Path, space: FeatureSpace | None) -> Salvage:
     """Make a new database of what is whole in the damaged one at `path`."""
     with contextlib.closing(_connect(building)) as fresh, _damaged(path) as old:
         meta = {} if old is None else salvaging.read_meta(old)
-        known = _parse_space(meta) or space
-        if known is None:
+        known = _parse_spaces(meta) or ({schema.SHELVES[0]: space} if space else {})
+        if not known:
             raise StoreDamagedError(
                 f"{path} is damaged beyond reading: restore a backup, or name the backbone with --backbone"
             )
-        if old is not None and schema.pending(
-            old.execute("PRAGMA user_version").fetchone()[0] or schema.VERSION
-        ):
+        version = old.execute("PRAGMA user_version").fetchone()[0] if old else 0
+        if 0 < version < schema.READABLE:
             raise StoreDamagedError(
                 f"{path} is damaged and of an older version: salvage it with that edge-cl"
             )
-        schema.create(fresh, {**meta, **_space_meta(known)})
-        kept, lost = (0, 1) if old is None else salvaging.copy_rows(old, fresh)
+        for table, each in known.items():
+            meta |= space_meta(table, each)
+        schema.create(fresh, meta)
+        kept, lost = (0, 1) if old is None else salvaging.copy_rows(old, fresh, known)
         report = Salvage(kept, lost, _aside(path).name)
         fresh.execute("INSERT OR REPLACE INTO meta VALUES ('salvage', ?)", (report.to_json(),))
     return report

@@ -35,6 +35,7 @@ class Event(NamedTuple):
         session: when or where the picture was taken, or "".
         source: the picture's file name, for people only; for RENAME what the class is called from then on.
         jpeg: the picture itself when it is to be kept; the log never hands it back (see `Store.jpeg`).
+        twin: (V, D) of the store's other space, for TEACH while it has two; the log never hands it back.
     """
 
     seq: int
@@ -47,6 +48,7 @@ class Event(NamedTuple):
     session: str = ""
     source: str = ""
     jpeg: bytes | None = None
+    twin: np.ndarray | None = None
 
 
 class SampleInfo(NamedTuple):

@@ -4,10 +4,11 @@ A row is believed when it can be read and its CRC fits. Positions in the log are
 gaps in `seq`; whoever replays tolerates gaps, and ignores events about samples it does not know.
 """
 
+import functools
 import json
 import sqlite3
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from edge_cl.memory import schema
@@ -44,10 +45,17 @@ class Salvage(NamedTuple):
         return cls(int(found["rows_kept"]), int(found["rows_lost"]), str(found["aside"]))
 
 
-def copy_rows(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> tuple[int, int]:
-    """Copy every believable row into `fresh`, whose tables exist and are empty; return (kept, lost)."""
+def copy_rows(
+    damaged: sqlite3.Connection, fresh: sqlite3.Connection, shelves: Collection[str] = schema.SHELVES[:1]
+) -> tuple[int, int]:
+    """Copy every believable row into `fresh`, whose tables exist and are empty; return (kept, lost).
+
+    `shelves` are the tables of features in use.
+    """
     kept = lost = 0
     for table, is_good in _CHECKS.items():
+        if table in schema.SHELVES and table not in shelves:
+            continue
         reader = _Reader(damaged, table)
         batch: list[tuple[Any, ...]] = []
         for row in reader.rows():
@@ -67,7 +75,7 @@ def copy_rows(damaged: sqlite3.Connection, fresh: sqlite3.Connection) -> tuple[i
 def _drop_orphans(fresh: sqlite3.Connection) -> int:
     """Remove features and pictures whose TEACH is lost: their sample id will be given out again."""
     dropped = 0
-    for table in ("features", "jpegs"):
+    for table in (*schema.SHELVES, "jpegs"):
         taught = f"SELECT sample FROM events WHERE kind = {int(EventKind.TEACH)}"
         dropped += fresh.execute(f"DELETE FROM {table} WHERE sample NOT IN ({taught})").rowcount
     return dropped
@@ -150,11 +158,11 @@ def is_good_event(row: tuple[Any, ...]) -> bool:
     return found == crc
 
 
-def is_good_feature(row: tuple[Any, ...]) -> bool:
-    """Tell whether a row of `features`, in the order of COLUMNS, is as it was written."""
+def is_good_feature(row: tuple[Any, ...], table: str = schema.SHELVES[0]) -> bool:
+    """Tell whether a row of a table of features, in the order of COLUMNS, is as it was written."""
     _, sample, piece, z, crc = row
     try:
-        return schema.feature_crc(sample, piece, z) == crc
+        return schema.feature_crc(sample, piece, z, table) == crc
     except (TypeError, struct.error):
         return False
 
@@ -175,13 +183,13 @@ def _is_good_erasure(row: tuple[Any, ...]) -> bool:
 _EVENTS = "seq kind sample label amount image_hash source views written session crc"
 COLUMNS = {
     "events": tuple(_EVENTS.split()),
-    "features": ("slot", "sample", "piece", "z", "crc"),
+    **dict.fromkeys(schema.SHELVES, ("slot", "sample", "piece", "z", "crc")),
     "jpegs": ("sample", "data", "crc"),
     "erasures": ("sample",),
 }
-_CHECKS = {
+_CHECKS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
     "events": is_good_event,
-    "features": is_good_feature,
+    **{table: functools.partial(is_good_feature, table=table) for table in schema.SHELVES},
     "jpegs": is_good_jpeg,
     "erasures": _is_good_erasure,
 }

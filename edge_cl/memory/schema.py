@@ -11,24 +11,33 @@ import zlib
 from collections.abc import Callable
 
 APPLICATION_ID = 0x45434C31  # "ECL1" in the file header: this is an edge-cl learner
-VERSION = 2  # user_version; 1 had neither CRCs nor sessions
+VERSION = 3  # user_version; 1 had neither CRCs nor sessions, 2 had features of one space only
+READABLE = 2  # the oldest version that a reader, which changes nothing, can take as it is
 
 META = "CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID"
 EVENTS = """CREATE TABLE events(
     seq INTEGER PRIMARY KEY, kind INTEGER NOT NULL, sample INTEGER NOT NULL, label TEXT NOT NULL,
     amount INTEGER NOT NULL, image_hash BLOB NOT NULL, source TEXT NOT NULL, views INTEGER NOT NULL,
     written INTEGER, session TEXT NOT NULL DEFAULT '', crc INTEGER NOT NULL DEFAULT 0)"""
-FEATURES = """CREATE TABLE features(
+FEATURES = """CREATE TABLE {}(
     slot INTEGER PRIMARY KEY, sample INTEGER NOT NULL, piece INTEGER NOT NULL, z BLOB NOT NULL,
     crc INTEGER NOT NULL DEFAULT 0)"""
 JPEGS = "CREATE TABLE jpegs(sample INTEGER PRIMARY KEY, data BLOB NOT NULL, crc INTEGER NOT NULL DEFAULT 0)"
 ERASURES = "CREATE TABLE erasures(sample INTEGER PRIMARY KEY)"
-TABLES = {"meta": META, "events": EVENTS, "features": FEATURES, "jpegs": JPEGS, "erasures": ERASURES}
+SHELVES = ("features", "features_2")  # of one feature space each; the second while a learner moves to another
+TABLES = {
+    "meta": META,
+    "events": EVENTS,
+    SHELVES[0]: FEATURES.format(SHELVES[0]),
+    "jpegs": JPEGS,
+    "erasures": ERASURES,
+    SHELVES[1]: FEATURES.format(SHELVES[1]),
+}
 
 
-def feature_crc(sample: int, piece: int, z: bytes) -> int:
+def feature_crc(sample: int, piece: int, z: bytes, table: str = SHELVES[0]) -> int:
     """Return the CRC-32 of a feature row, its place included: a row moved by damage is not believed."""
-    return _signed(zlib.crc32(z, zlib.crc32(struct.pack("<qq", sample, piece))))
+    return _signed(zlib.crc32(z, zlib.crc32(struct.pack("<qq", sample, piece), SHELVES.index(table))))
 
 
 def jpeg_crc(sample: int, data: bytes) -> int:
@@ -100,9 +109,14 @@ def _to_v2(connection: sqlite3.Connection) -> None:
     )
 
 
+def _to_v3(connection: sqlite3.Connection) -> None:
+    """Add the table for features of a second space."""
+    connection.execute(TABLES[SHELVES[1]])
+
+
 def _stamp(connection: sqlite3.Connection, version: int) -> None:
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {version}")
 
 
-MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {2: _to_v2}
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {2: _to_v2, 3: _to_v3}

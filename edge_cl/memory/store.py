@@ -13,7 +13,7 @@ import contextlib
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +23,11 @@ from edge_cl.errors import ConfigError, MismatchError, StoreBusyError, StoreDama
 from edge_cl.memory import salvage as salvaging
 from edge_cl.memory import schema
 from edge_cl.memory.database import (
-    CHECKPOINT_PAGES,
     DATABASE,
     PAGE_BYTES,
     QUICK_CHECK_BYTES,
     READY,
+    Spaces,
     beside,
     borrow,
     connect_reader,
@@ -37,13 +37,14 @@ from edge_cl.memory.database import (
     nothing_here,
     open_checked,
     probe,
-    read_space,
+    read_spaces,
     salvage_database,
+    space_meta,
 )
 from edge_cl.memory.disk import guarded, process_written_bytes, size_bytes, sync_file, sync_folder
 from edge_cl.memory.events import Event, EventKind, SampleInfo, idle_renames
 from edge_cl.memory.salvage import Salvage
-from edge_cl.memory.slots import Slots, piece_bytes
+from edge_cl.memory.shelf import Shelf
 from edge_cl.sample import FeatureSpace, label_key
 
 __all__ = ["COMMIT_ROWS", "Event", "EventKind", "SampleInfo", "Salvage", "Sizes", "Store", "open_store"]
@@ -52,7 +53,8 @@ COMMIT_ROWS = 32  # events a transaction; measured: 6.6 bytes written per byte k
 MAX_REMEMBERED = 20_000  # dead samples whose hash is kept (2 MB), so that teaching a folder again is noticed
 MAX_NAME_BYTES = 255  # of a source or session; what file systems allow for a file name
 MAX_OTHER_EVENTS = 1_024  # entries that teach nothing, beyond one a sample, before old ones are removed
-SHRINK_RATIO = 8  # free slots per used one before the file is made smaller (the budget was lowered)
+
+Wanted = FeatureSpace | str | None  # a space, its id, or the one that is there
 
 
 class Sizes(NamedTuple):
@@ -68,11 +70,12 @@ class Sizes(NamedTuple):
     written_bytes_total: int
 
 
-def open_store(folder: Path, space: FeatureSpace | None, *, read_only: bool = False) -> "Store":
-    """Open the store of a state folder; made when it is not there and `space` is given.
+def open_store(folder: Path, space: Wanted, *, read_only: bool = False) -> "Store":
+    """Open the store of a state folder; made when it is not there and `space` is a space.
 
-    `space` None takes the one the store was made with. A damaged database is set aside and what is whole in
-    it is kept: look at `Store.salvage` afterwards.
+    `space` says in which the features are to be read: of a store that keeps two while a learner moves to
+    another, by its id if need be; None takes the one the store was made with. A damaged database is set aside
+    and what is whole in it is kept: look at `Store.salvage` afterwards.
 
     Raises:
         ConfigError: there is no store here and `space` is None, or `read_only` is set.
@@ -83,7 +86,8 @@ def open_store(folder: Path, space: FeatureSpace | None, *, read_only: bool = Fa
     """
     if read_only:
         return _open_reader(folder, space)
-    if space is None and size_bytes(folder / DATABASE) == 0 and not beside(folder / DATABASE, READY).exists():
+    is_new = size_bytes(folder / DATABASE) == 0
+    if not isinstance(space, FeatureSpace) and is_new and not beside(folder / DATABASE, READY).exists():
         raise ConfigError(nothing_here(folder))
     lock = lock_folder(folder)
     try:
@@ -98,7 +102,6 @@ class Store:
 
     Attributes:
         folder: the state folder.
-        space: how the features are to be read.
         salvage: what a damaged database, found by this opening, was reduced to; None when all was well.
         next_seq: position of the next event.
         next_sample: id of the next sample.
@@ -109,22 +112,20 @@ class Store:
         self,
         folder: Path,
         connection: sqlite3.Connection,
-        space: FeatureSpace,
+        spaces: Spaces,
+        wanted: Wanted,
         lock: int | None,
         salvage: Salvage | None = None,
         borrowed: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
         self.folder = folder
-        self.space = space
         self.salvage = salvage
         self.dropped = 0
         self._connection: sqlite3.Connection | None = connection
         self._lock = lock
         self._borrowed = borrowed
         self._broken = ""
-        self._slots_found: Slots | None = None
-        self._view_bytes = space.size * np.dtype(space.dtype).itemsize
-        self._piece_bytes = piece_bytes(self._view_bytes)
+        self._shelf, self._other = self._shelves_of(spaces, wanted)
         self._written_at_start = process_written_bytes()
         self._estimated_bytes = 0
         self.next_seq = self.next_sample = 1
@@ -149,16 +150,15 @@ class Store:
             StoreError: nothing of it was kept; after space was freed the same call works.
         """
         self._check_order(events)
-        pieces = [row for event in events for row in self._pieces(event)]
-        slots = self._slots.plan(len(pieces))
-        self._slots_checked(slots, pieces)
+        planned = [shelf.plan(_features(events, shelf is self._shelf)) for shelf in self._shelves]
         with self._transaction("keeping what was taught") as connection:
             connection.executemany(_INSERT_EVENT, self._event_rows(events))
-            rows = ((int(s), *piece) for s, piece in zip(slots, pieces, strict=True))
-            connection.executemany(_INSERT_FEATURE, rows)
+            for shelf, plan in zip(self._shelves, planned, strict=True):
+                shelf.write(connection, plan)
             connection.executemany(_INSERT_JPEG, _jpeg_rows(events))
             connection.executemany("INSERT OR IGNORE INTO erasures(sample) VALUES (?)", ((s,) for s in erase))
-        self._slots.take(slots, np.array([piece[0] for piece in pieces], dtype=np.int64))
+        for shelf, plan in zip(self._shelves, planned, strict=True):
+            shelf.take(plan)
         self._note(events)
 
     def clean(self, live: Iterable[int], up_to_seq: int) -> int:
@@ -170,12 +170,10 @@ class Store:
         overwritten later (see `slots`); now and then pictures and old log entries are removed.
         """
         keep = set(live) | {sample for sample, seq in self._seq_of.items() if seq > up_to_seq}
-        held = self._slots.samples()
-        dead = held[~np.isin(held, np.fromiter(keep, dtype=np.int64, count=len(keep)))]
-        rows = self._slots.release(dead)
+        rows = sum(shelf.keep_only(keep) for shelf in self._shelves)
         self._trim_jpegs(keep)
         self._trim_log(keep, up_to_seq)
-        if self._slots.free > SHRINK_RATIO * max(self._slots.used, CHECKPOINT_PAGES):
+        if any(shelf.wants_shrinking for shelf in self._shelves):
             self._shrink()
         return rows
 
@@ -198,18 +196,60 @@ class Store:
             self._keep_counters(connection)
             connection.executemany("INSERT OR IGNORE INTO erasures(sample) VALUES (?)", ((s,) for s in gone))
             _fill_chosen(connection, gone)
-            for table in ("features", "events", "jpegs"):
+            for table in (*schema.SHELVES, "events", "jpegs"):
                 connection.execute(f"DELETE FROM {table} WHERE sample IN (SELECT sample FROM temp.chosen)")
             classes = ((EventKind.FORGET_CLASS, name) for name in names)
             connection.executemany("DELETE FROM events WHERE kind = ? AND label = ?", classes)
             idle = idle_renames(map(_event, connection.execute(f"{_SELECT_EVENTS} ORDER BY seq")), names)
             connection.executemany("DELETE FROM events WHERE seq = ?", ((seq,) for seq in idle))
-        self._slots.release(np.array(gone, dtype=np.int64))
+        for shelf in self._shelves:
+            shelf.slots.release(np.array(gone, dtype=np.int64))
         with guarded("forgetting"):
             self._load_events()
         self._scrub()
         with self._transaction("forgetting") as connection:
             connection.executemany("DELETE FROM erasures WHERE sample = ?", ((s,) for s in gone))
+
+    def add_space(self, space: FeatureSpace) -> None:
+        """Keep features of a second space beside those in use; nothing happens when it is there already.
+
+        Raises:
+            ValueError: two others are kept already.
+        """
+        if space in (self.space, self.other_space):
+            return
+        if self._other is not None:
+            raise ValueError("features of two spaces are kept already")
+        table = next(table for table in schema.SHELVES if table != self._shelf.table)
+        with self._transaction("making room for other features") as connection:
+            connection.execute(f"DELETE FROM {table}")  # of a space that was dropped half way
+            connection.executemany(_INSERT_META, space_meta(table, space).items())
+        self._other = Shelf(lambda: self._open, table, space, False)
+
+    def add_features(self, features: Mapping[int, np.ndarray]) -> None:
+        """Keep (V, D) features of the other space for samples that were taught before, in one transaction."""
+        if self._other is None:
+            raise ValueError("features of a second space, where the store has one")
+        for found in features.values():
+            self._other.check(found)
+        planned = self._other.plan(features.items())
+        with self._transaction("keeping other features") as connection:
+            self._other.write(connection, planned)
+        self._other.take(planned)
+
+    def other_features(self, samples: Iterable[int]) -> dict[int, np.ndarray]:
+        """Read the (V, D) features of these samples in the other space, as `features`."""
+        return self._other.read(self._views_of(samples)) if self._other else {}
+
+    def drop_other(self) -> None:
+        """Give up the space that is not in use, with its features; nothing happens when there is one only."""
+        if self._other is None:
+            return
+        names = [(name,) for name in space_meta(self._other.table, self._other.space)]
+        with self._transaction("removing other features") as connection:
+            connection.execute(f"DELETE FROM {self._other.table}")
+            connection.executemany("DELETE FROM meta WHERE key = ?", names)
+        self._other = None
 
     def skip_to(self, seq: int, sample: int) -> None:
         """Never hand out a position below `seq` or a sample below `sample`: a salvaged log may end early."""
@@ -228,7 +268,7 @@ class Store:
                 query = f"{_SELECT_EVENTS} WHERE seq > ? ORDER BY seq LIMIT ?"
                 rows = self._open.execute(query, (seq, COMMIT_ROWS)).fetchall()
             good = [row for row in rows if salvaging.is_good_event(row)]
-            features = self._features_of({row[2]: row[7] for row in good if row[1] == EventKind.TEACH})
+            features = self._shelf.read({row[2]: row[7] for row in good if row[1] == EventKind.TEACH})
             for row in good:
                 if row[1] != EventKind.TEACH:
                     yield _event(row)
@@ -245,11 +285,14 @@ class Store:
 
     def features(self, samples: Iterable[int]) -> dict[int, np.ndarray]:
         """Read the features of these samples, (V, D) each; one that is not there or not whole is left out."""
+        return self._shelf.read(self._views_of(samples))
+
+    def _views_of(self, samples: Iterable[int]) -> dict[int, int]:
+        """Return {sample: V} of those that the log knows."""
         wanted = {int(sample) for sample in samples}
         with guarded("reading"):
             rows = [row for row in self._open.execute(_SELECT_EVENTS) if row[2] in wanted]
-        views = {row[2]: row[7] for row in rows if salvaging.is_good_event(row) and row[1] == EventKind.TEACH}
-        return self._features_of(views)
+        return {row[2]: row[7] for row in rows if salvaging.is_good_event(row) and row[1] == EventKind.TEACH}
 
     def samples(self) -> list[SampleInfo]:
         """Return everything known of every remembered sample, in the order they were taught."""
@@ -301,6 +344,11 @@ class Store:
             )
         return bytes(row[0])
 
+    def picture_sizes(self) -> dict[int, int]:
+        """Return the bytes of each picture that is kept, by sample."""
+        with guarded("reading"):
+            return dict(self._open.execute("SELECT sample, length(data) FROM jpegs").fetchall())
+
     def written_bytes(self) -> int:
         """Return the bytes this process has sent to the storage since the store was opened.
 
@@ -321,8 +369,8 @@ class Store:
             database_bytes=size_bytes(path),
             log_bytes=size_bytes(beside(path, "-wal")),
             jpeg_bytes=jpeg_bytes,
-            used_slots=self._slots.used,
-            free_slots=self._slots.free,
+            used_slots=sum(shelf.slots.used for shelf in self._shelves),
+            free_slots=sum(shelf.slots.free for shelf in self._shelves),
             samples=len(self._seq_of),
             events=events,
             written_bytes_total=self._written_before + self.written_bytes(),
@@ -360,16 +408,27 @@ class Store:
             raise RuntimeError("the store is closed")
         return self._connection
 
+    def _shelves_of(self, spaces: Spaces, wanted: Wanted) -> tuple[Shelf, Shelf | None]:
+        """Return the shelf of the space that is wanted, and the other one."""
+        is_shared = self._lock is None
+        shelves = [Shelf(lambda: self._open, table, space, is_shared) for table, space in spaces.items()]
+        chosen = wanted.id if isinstance(wanted, FeatureSpace) else wanted
+        first = next((shelf for shelf in shelves if shelf.space.id == chosen), shelves[0])
+        return first, next((shelf for shelf in shelves if shelf is not first), None)
+
     @property
-    def _slots(self) -> Slots:
-        # Reading the owners touches every feature page, which a prediction need not pay for: on first use.
-        # A reader looks every time: the writer is at work.
-        if self._slots_found is None or self._lock is None:
-            with guarded("reading"):
-                rows = self._open.execute(_SELECT_OWNERS).fetchall()
-            found = np.array(rows, dtype=np.int64).reshape(-1, 2)
-            self._slots_found = Slots(found[:, 0], found[:, 1])
-        return self._slots_found
+    def space(self) -> FeatureSpace:
+        """How the features are to be read."""
+        return self._shelf.space
+
+    @property
+    def other_space(self) -> FeatureSpace | None:
+        """The other space that is kept while a learner moves from one to another."""
+        return self._other.space if self._other else None
+
+    @property
+    def _shelves(self) -> list[Shelf]:
+        return [self._shelf, self._other] if self._other else [self._shelf]
 
     def _load(self) -> None:
         self._load_events()
@@ -409,29 +468,13 @@ class Store:
                 sample = event.sample + 1
 
     def _check_features(self, event: Event, next_sample: int) -> None:
-        found = event.features
         if event.sample < next_sample:
             raise ValueError(f"sample {event.sample} where {next_sample} is next")
-        if found is None or found.ndim != 2 or found.shape[1] != self.space.size or not len(found):
-            raise ValueError(f"features of shape (V, {self.space.size}) are expected")
-        if found.dtype != np.dtype(self.space.dtype):
-            raise ValueError(f"features are {found.dtype}, this store keeps {self.space.dtype}")
-
-    def _slots_checked(self, slots: np.ndarray, pieces: Sequence[tuple[Any, ...]]) -> None:
-        if np.unique(slots).size != len(pieces):  # two rows in one slot would lose a sample: never continue
-            raise RuntimeError("the ring handed out a slot twice")
-
-    def _pieces(self, event: Event) -> list[tuple[int, int, bytes, int]]:
-        """Cut the features of a TEACH into rows (sample, piece, z, crc)."""
-        if event.features is None:
-            return []
-        rows: list[tuple[int, int, bytes, int]] = []
-        for view in event.features:
-            data = np.ascontiguousarray(view).tobytes()
-            for start in range(0, len(data), self._piece_bytes):
-                z = data[start : start + self._piece_bytes]
-                rows.append((event.sample, len(rows), z, schema.feature_crc(event.sample, len(rows), z)))
-        return rows
+        self._shelf.check(event.features)
+        if event.twin is not None:
+            if self._other is None:
+                raise ValueError("features of a second space, where the store has one")
+            self._other.check(event.twin)
 
     def _event_rows(self, events: Sequence[Event]) -> Iterator[tuple[Any, ...]]:
         for event in events:
@@ -453,23 +496,6 @@ class Store:
                 self.next_sample = event.sample + 1
                 self._estimated_bytes += 4 * (0 if event.features is None else event.features.nbytes)
             self._estimated_bytes += PAGE_BYTES // COMMIT_ROWS
-
-    def _features_of(self, views: dict[int, int]) -> dict[int, np.ndarray]:
-        """Read (V, D) arrays for {sample: V}; what is not whole is left out."""
-        slots = self._slots.of_any(np.fromiter(views, dtype=np.int64, count=len(views)))
-        pieces: dict[int, dict[int, bytes]] = {}
-        query = f"SELECT {', '.join(salvaging.COLUMNS['features'])} FROM features WHERE slot = ?"
-        with guarded("reading"):
-            for slot in slots:
-                for row in self._open.execute(query, (int(slot),)):
-                    if salvaging.is_good_feature(row):
-                        pieces.setdefault(row[1], {})[row[2]] = row[3]
-        found = {}
-        for sample, parts in pieces.items():
-            data = b"".join(parts[piece] for piece in sorted(parts))
-            if len(data) == views.get(sample, 0) * self._view_bytes:
-                found[sample] = np.frombuffer(data, dtype=self.space.dtype).reshape(-1, self.space.size)
-        return found
 
     def _trim_jpegs(self, keep: set[int]) -> None:
         """Remove the pictures of samples that are not kept; freed overflow pages cost no writing."""
@@ -500,13 +526,10 @@ class Store:
     def _shrink(self) -> None:
         """Make the file smaller: drop the dead rows, then rewrite the rest side by side."""
         with self._transaction("making the database smaller") as connection:
-            free = np.flatnonzero(self._slots.owner[1:] == 0) + 1
-            connection.executemany("DELETE FROM features WHERE slot = ?", ((int(slot),) for slot in free))
-            # Survivors move to the front, in order: a slot's new number is never above its old one.
-            slots = connection.execute("SELECT slot FROM features ORDER BY slot").fetchall()
-            moves = ((new, slot[0]) for new, slot in enumerate(slots, start=1) if slot[0] != new)
-            connection.executemany("UPDATE features SET slot = ? WHERE slot = ?", moves)
-        self._slots_found = None
+            for shelf in self._shelves:
+                shelf.drop_free(connection)
+        for shelf in self._shelves:
+            shelf.look_again()
         self._vacuum()
         self._truncate_log()
 
@@ -537,9 +560,7 @@ class Store:
         """Write down what could otherwise be read off the rows that are about to be deleted."""
         total = self._written_before + self.written_bytes()
         values = {"next_seq": self.next_seq, "next_sample": self.next_sample, "written": total}
-        connection.executemany(
-            "INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?)", ((k, str(v)) for k, v in values.items())
-        )
+        connection.executemany(_INSERT_META, ((k, str(v)) for k, v in values.items()))
 
     def _execute_outside(self, statement: str) -> None:
         with guarded("rewriting the database"):
@@ -568,9 +589,8 @@ class Store:
 
 _EVENT_COLUMNS = ", ".join(salvaging.COLUMNS["events"])
 _SELECT_EVENTS = f"SELECT {_EVENT_COLUMNS} FROM events"
-_SELECT_OWNERS = "SELECT slot, sample FROM features WHERE typeof(sample) = 'integer'"  # damage has any type
 _INSERT_EVENT = f"INSERT INTO events({_EVENT_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_FEATURE = "INSERT OR REPLACE INTO features(slot, sample, piece, z, crc) VALUES (?, ?, ?, ?, ?)"
+_INSERT_META = "INSERT OR REPLACE INTO meta(key, value) VALUES (?, ?)"
 _INSERT_JPEG = "INSERT OR REPLACE INTO jpegs(sample, data, crc) VALUES (?, ?, ?)"
 _DELETE_OLD_TEACH = (
     "DELETE FROM events WHERE kind = ? AND seq <= ? AND sample NOT IN (SELECT sample FROM temp.chosen)"
@@ -600,6 +620,14 @@ def _count(meta: dict[str, str], key: str) -> int:
     return int(text) if isinstance(text, str) and text.isascii() and text.isdigit() else 0
 
 
+def _features(events: Sequence[Event], is_first: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (sample, features) of the space in use, or of the other one."""
+    for event in events:
+        found = event.features if is_first else event.twin
+        if found is not None:
+            yield event.sample, found
+
+
 def _jpeg_rows(events: Sequence[Event]) -> Iterator[tuple[int, bytes, int]]:
     for event in events:
         if event.jpeg is not None:
@@ -615,7 +643,7 @@ def _name(text: str) -> str:
 # -- opening ---------------------------------------------------------------------------------------------
 
 
-def _open_writer(folder: Path, space: FeatureSpace | None, lock: int) -> Store:
+def _open_writer(folder: Path, space: Wanted, lock: int) -> Store:
     path = folder / DATABASE
     with guarded("opening the database"):
         salvage = finish_swap(path)
@@ -623,20 +651,20 @@ def _open_writer(folder: Path, space: FeatureSpace | None, lock: int) -> Store:
         return _opened(path, space, lock, salvage)
     except StoreDamagedError:
         with guarded("salvaging the database"):
-            salvage = salvage_database(path, space)
+            salvage = salvage_database(path, space if isinstance(space, FeatureSpace) else None)
         return _opened(path, space, lock, salvage)
 
 
-def _opened(path: Path, space: FeatureSpace | None, lock: int, salvage: Salvage | None) -> Store:
-    connection, known = open_checked(path, space)
+def _opened(path: Path, space: Wanted, lock: int, salvage: Salvage | None) -> Store:
+    connection, spaces = open_checked(path, space)
     with contextlib.ExitStack() as undo:
         undo.callback(connection.close)
-        store = Store(path.parent, connection, known, lock, salvage)
+        store = Store(path.parent, connection, spaces, space, lock, salvage)
         undo.pop_all()
     return store
 
 
-def _open_reader(folder: Path, space: FeatureSpace | None) -> Store:
+def _open_reader(folder: Path, space: Wanted) -> Store:
     path = folder / DATABASE
     if size_bytes(path) == 0 or beside(path, "-journal").exists():
         raise ConfigError(nothing_here(folder))
@@ -646,7 +674,7 @@ def _open_reader(folder: Path, space: FeatureSpace | None) -> Store:
     return store
 
 
-def _reading(path: Path, space: FeatureSpace | None, undo: contextlib.ExitStack) -> Store:
+def _reading(path: Path, space: Wanted, undo: contextlib.ExitStack) -> Store:
     folder, borrowed = path.parent, None
     if not os.access(folder, os.W_OK) and not beside(path, "-shm").exists():
         # SQLite cannot read a log without an index file beside it: on read-only storage read a copy.
@@ -656,9 +684,9 @@ def _reading(path: Path, space: FeatureSpace | None, undo: contextlib.ExitStack)
     version = probe(path, space)
     if version == 0:
         raise ConfigError(nothing_here(folder))
-    if version < schema.VERSION:
+    if version < schema.READABLE:
         raise MismatchError(f"{path} is of an older version: run any command that writes to bring it forward")
     with guarded("opening the database"):
         connection = connect_reader(path)
         undo.callback(connection.close)
-        return Store(folder, connection, read_space(connection), None, None, borrowed)
+        return Store(folder, connection, read_spaces(connection), space, None, None, borrowed)

@@ -88,7 +88,7 @@ def test_the_database_is_what_the_design_asks_for(tmp_path):
             ("journal_mode", "wal"),
             ("synchronous", 2),
             ("page_size", 4096),
-            ("user_version", 2),
+            ("user_version", 3),
             ("application_id", 0x45434C31),
         ):
             assert connection.execute(f"PRAGMA {pragma}").fetchone()[0] == value
@@ -217,7 +217,7 @@ def test_the_features_of_two_backbones_never_mix(tmp_path, read_only):
 @pytest.mark.parametrize("read_only", [False, True])
 @pytest.mark.parametrize(
     ("pragma", "words"),
-    [("user_version = 3", "newer edge-cl"), ("application_id = 7", "not made by edge-cl")],
+    [("user_version = 4", "newer edge-cl"), ("application_id = 7", "not made by edge-cl")],
 )
 def test_a_database_of_a_newer_or_another_program_is_refused_untouched(tmp_path, pragma, words, read_only):
     open_store(tmp_path, SPACE).close()
