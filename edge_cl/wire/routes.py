@@ -22,9 +22,10 @@ HEALTH = "/health"
 JSON = "application/json"
 MESSAGE = "application/vnd.edge-cl"  # one frame of `codec`
 
-# Headers of every answer, and of the refusal of a request that came before: what to go on from.
+# Headers: of every answer, and of those refused as stale, what to go on from.
 TIME = "edge-cl-time"  # the host's Unix seconds
 COUNTER = "edge-cl-counter"  # the highest that the host has seen of this device
+ROUND_NUMBER = "edge-cl-round"  # the round that the host is in with this device
 
 STATUS: Mapping[str, int] = MappingProxyType(
     {

@@ -95,11 +95,26 @@ class RepositoryFolder:
     def _nothing(self) -> str:
         return f"{self.folder} holds no repository: make one with `host-trainer init DIR`"
 
+    def trusted_root(self) -> bytes:
+        """Return the newest root as bytes: what a device is enrolled with.
+
+        Raises:
+            ReleaseError: it cannot be read.
+        """
+        name = self._newest_root_name()
+        try:
+            return (self.metadata / name).read_bytes()
+        except OSError as error:
+            raise ReleaseError(f"{self.metadata / name} does not read ({error}): restore it") from error
+
     def _newest_root(self) -> Metadata[Any]:
+        return self._document(self._newest_root_name())
+
+    def _newest_root_name(self) -> str:
         version = 1
         while (self.metadata / f"{version + 1}.root.json").exists():
             version += 1
-        return self._document(f"{version}.root.json")
+        return f"{version}.root.json"
 
     def _document(self, name: str) -> Metadata[Any]:
         try:

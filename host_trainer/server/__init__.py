@@ -2,8 +2,10 @@
 
 rules/        what is decided, pure: rollout, offer, quota, admission, retraining
 tables, database, migrations/, objects/    where it is kept
-contents, bundles, classes, jobs           what is kept, as rows: each works inside a transaction handed in
+contents, bundles, classes, jobs, devices, standing    what is kept, as rows, inside transactions
 fleet         opens all of it
+rounds, enrolment          answer a device, one request at a time
+certificate, web/          HTTP around them
 
 To learn from what the fleet sent, in another process and without the server running:
 
@@ -19,6 +21,8 @@ To learn from what the fleet sent, in another process and without the server run
             bundles.roll_out(session, model, "canary", number, Rollout(share=100, steps=(500, 1000)), now)
             edits = classes.edits(session)            # of the label registry
         job = Jobs(fleet.database).take([RETRAIN], worker, now)        # `beat` it, then `finish` or `fail`
+
+To try a real host in a test: `simulators.hosting.hosting(folder)` serves a fleet's folder in this process.
 
 The server finds a bundle by itself once the signed repository lists it (`bundles.adopt`).
 """

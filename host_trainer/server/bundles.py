@@ -158,13 +158,13 @@ def _rollout(row: RolloutRow) -> Rollout:
     return Rollout(row.share, tuple(row.steps), row.success, row.error, row.reason)
 
 
-def offered(session: Session, device: Device, round_number: int, running: int) -> Offer:
-    """Return what a device is to run, for the commit of a round; `running` is the bundle that it runs."""
+def offered(session: Session, device: Device, round_number: int) -> Offer:
+    """Return what a device is to run, for the commit of a round."""
     query = select(BundleRow).where(
         BundleRow.model == device.model, BundleRow.channel == device.channel, ~BundleRow.withdrawn
     )
     listed = [_listed(row) for row in session.scalars(query)]
-    asker = Asker(device.name, device.model, Board(tuple(device.hardware), device.runtime), running)
+    asker = Asker(device.name, device.model, Board(tuple(device.hardware), device.runtime), device.bundle)
     found = chosen(listed, rollouts(session, device.model, device.channel), asker)
     if found is None:
         return Offer(round_number, 0, None, 0, None)

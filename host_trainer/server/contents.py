@@ -19,7 +19,6 @@ from edge_cl.wire.messages import (
     FEATURES,
     IMAGES,
     LEVELS,
-    STATISTICS,
     Features,
     Images,
     Message,
@@ -66,6 +65,14 @@ class Facts(NamedTuple):
     space: str = ""
     edition: int = 0
     samples: int = 0
+
+
+class Left(NamedTuple):
+    """What is left of a content: the key of its bytes, the bytes, and how many samples."""
+
+    key: str
+    data: bytes
+    samples: int
 
 
 class Contents:
@@ -161,15 +168,18 @@ def inspect(data: bytes, name: str, level: str, device: str) -> Facts:
         raise ProtocolError("the content is another device's")
     if isinstance(found, Statistics):
         return Facts(found.number, found.since, found.space, found.registry)
-    assert isinstance(found, (Features, Images))  # noqa: S101 - CONTENTS has no other
-    space = found.space if isinstance(found, Features) else ""
-    return Facts(0, None, space, found.registry, len(found.samples))
+    if isinstance(found, Features):
+        return Facts(0, None, found.space, found.registry, len(found.samples))
+    if isinstance(found, Images):
+        return Facts(0, None, "", found.registry, len(found.samples))
+    raise ValueError(f"{level} is no level")
 
 
-def without(data: bytes, level: str, samples: frozenset[int]) -> bytes | None:
-    """Return features or images without some samples, as bytes; None when no sample is left."""
+def without(data: bytes, level: str, samples: frozenset[int]) -> Left | None:
+    """Return what is left of features or images without some samples; None when no sample is left."""
     found = codec.decode(data, CONTENTS[level])
-    assert isinstance(found, (Features, Images))  # noqa: S101 - of these levels
+    if not isinstance(found, (Features, Images)):
+        raise ValueError(f"{level} are not made of samples")
     kept = np.array([number not in samples for number in found.samples.tolist()], bool)
     if not kept.any():
         return None
@@ -180,7 +190,8 @@ def without(data: bytes, level: str, samples: frozenset[int]) -> bytes | None:
         files = [each for each, keep in zip(found.files(), kept, strict=True) if keep]
         changed["sizes"] = found.sizes[kept]
         changed["pictures"] = np.frombuffer(b"".join(files), np.uint8)
-    return codec.canonical(type(found)(**changed))
+    thinned = codec.canonical(type(found)(**changed))
+    return Left(hashlib.sha256(thinned).hexdigest(), thinned, int(kept.sum()))
 
 
 def rows_of(session: Session, device: str, names: Iterable[str]) -> dict[str, ContentRow]:
@@ -233,11 +244,6 @@ def holdings(session: Session, device: str) -> list[ContentRow]:
 def is_more(level: str, than: str) -> bool:
     """Tell whether a level tells more than another."""
     return LEVELS.index(level) > LEVELS.index(than)
-
-
-def continued(last: str | None, row: ContentRow) -> bool:
-    """Tell whether statistics go on from a device's last ones, or begin anew."""
-    return row.level == STATISTICS and row.since in (None, last)
 
 
 def emptied(row: ContentRow) -> None:

@@ -5,8 +5,10 @@ writer's place at its beginning, so that two never find out at their end that th
 was committed is on the disk (`synchronous=FULL`), whatever happens to the power.
 """
 
+import contextlib
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +38,8 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        # SQLite lets waiting writers try again and again; in one process they queue better here.
+        self._turn = threading.Lock() if self.is_sqlite else contextlib.nullcontext()
 
     @property
     def is_sqlite(self) -> bool:
@@ -57,11 +61,16 @@ class Database:
             StoreBusyError: others keep writing.
             StoreError: the database refuses: no space, no rights, no connection.
         """
-        with _translated(), self._engine.connect() as connection:
+        with self._turn, _translated(), self._engine.connect() as connection:
             connection = connection.execution_options(**{WRITES: True})
             with connection.begin(), Session(connection, expire_on_commit=False) as session:
                 yield session
                 session.flush()
+
+    def check(self) -> None:
+        """Raise StoreError when the database does not answer."""
+        with self.reading() as session:
+            session.execute(text("SELECT 1"))
 
     def close(self) -> None:
         """Give back all connections."""

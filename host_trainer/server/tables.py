@@ -116,13 +116,18 @@ class Code(Base):
 
 
 class Admission(Base):
-    """A device that a code let in, by the hash of its nonce: who asks again gets the same answer."""
+    """A device that a code let in, by the hash of its nonce: who asks again gets the same answer.
+
+    Attributes:
+        key: hash of the key that it got; once the device has another one, this admission is void.
+    """
 
     __tablename__ = "admissions"
 
     token: Mapped[str] = mapped_column(Key, ForeignKey("codes.token", ondelete="CASCADE"), primary_key=True)
     nonce: Mapped[str] = mapped_column(Key, primary_key=True)
     device: Mapped[str] = mapped_column(Name)
+    key: Mapped[str] = mapped_column(Key)
     at: Mapped[int] = mapped_column(Seconds)
 
 
