@@ -43,7 +43,7 @@ PACKAGES = {
     "typer": ("host_trainer",),
     "rich": ("host_trainer",),
     **dict.fromkeys(("sqlalchemy", "alembic"), ("host_trainer.server",)),
-    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "jinja2"), ("host_trainer.server.web",)),
+    **dict.fromkeys(("fastapi", "starlette", "anyio", "uvicorn", "jinja2"), ("host_trainer.server.web",)),
     "prometheus_client": ("host_trainer.server.web",),
 }
 # Those that cost tens of megabytes or may be missing: only inside a function, and only here.
@@ -90,6 +90,7 @@ WORLD = {
         "host_trainer.commands",
         "host_trainer.export.cost",
         "host_trainer.release",  # dates again
+        "host_trainer.server.certificate",  # and again
     ),
     "disk": (
         "edge_cl.config",
