@@ -1,4 +1,4 @@
-"""Touches `config.toml`: how one state folder teaches, which engine it asks for, and what its host is told."""
+"""Touches `config.toml`: how one state folder teaches, which engine it asks for, what its host is told."""
 
 import json
 import os
@@ -79,7 +79,7 @@ class SyncSettings:
             raise ConfigError(f"minimum in [sync] is {self.minimum}: give 1 to {MAX_MINIMUM} samples")
         if self.most_bytes < 100_000 or self.interval_s < 60 or self.samples < 0 or not 0 <= self.fall <= 1:
             raise ConfigError(
-                "[sync] takes most_bytes from 100000, interval_s from 60, samples from 0, fall from 0.0 to 1.0"
+                "[sync] takes most_bytes from 100000, interval_s from 60, samples from 0, fall up to 1.0"
             )
 
 

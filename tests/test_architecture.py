@@ -86,6 +86,7 @@ WORLD = {
         "edge_cl.commands",
         "edge_cl.device.agent",
         "edge_cl.device.releases",  # dates, as tuf's documents have them; `now` is handed in
+        "edge_cl.device.sync.syncing",  # hands the host's time to the releases, as a date
         "host_trainer.cli",
         "host_trainer.commands",
         "host_trainer.export.cost",
@@ -98,6 +99,7 @@ WORLD = {
         "edge_cl.device.install",
         "edge_cl.device.archive",
         "edge_cl.device.releases",  # the documents and marks of releases, and files that are not bundles yet
+        "edge_cl.device.sync.outbox",  # what was told, and the device's key
         f"{ENGINES}.tensorrt_worker",  # engines built on the board, in a folder handed in
         *HOST_DISK,
     ),

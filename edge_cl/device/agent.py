@@ -116,7 +116,7 @@ def replay(learner: EdgeLearner, events: Iterable[Event]) -> Replayed:
             steps, updates, unconsolidated = steps + event.amount, updates + 1, 0
         elif event.kind is EventKind.RELABEL:
             learner.relabel(event.sample, event.label)
-            relabelled.add(event.sample)
+            relabelled |= {event.sample} if not event.source else set()
         elif event.kind is EventKind.FORGET_SAMPLE:
             learner.forget_sample(event.sample)
         elif event.kind is EventKind.FORGET_CLASS and _spelling(learner, event.label) in learner.labels:
@@ -311,8 +311,10 @@ class Agent:
         self._checkpoint_if_due()
         return done
 
-    def relabel(self, sample: int, label: str) -> str:
+    def relabel(self, sample: int, label: str, by: str = "") -> str:
         """Correct the label of a sample, or confirm it; return the label it had.
+
+        `by` names who says so, where it is nobody here: such a label is not a person's word on this device.
 
         Raises:
             InputError: no such sample, or its features have left the memory.
@@ -325,13 +327,15 @@ class Agent:
                 f"sample {sample} ({known.source}) has left the memory: teach the picture again with"
                 f" `edge-cl learn --label {name} FILE`"
             )
-        self._commit([Event(0, EventKind.RELABEL, sample, name)])
+        self._commit([Event(0, EventKind.RELABEL, sample, name, source=by)])
         self.learner.relabel(sample, name)
-        self._note_label(sample, name)
+        self._samples[sample] = self._samples[sample]._replace(label=name)
+        if not by:
+            self._relabelled.add(sample)
         self._unconsolidated += 1
         return known.label
 
-    def rename(self, label: str, into: str) -> None:
+    def rename_class(self, label: str, into: str) -> None:
         """Call a class by another name, with all that was ever taught of it; two of one name become one.
 
         Raises:
@@ -606,10 +610,6 @@ class Agent:
             "unconsolidated": self._unconsolidated,
             "relabelled": sorted(self._relabelled & live),
         }
-
-    def _note_label(self, sample: int, label: str) -> None:
-        self._samples[sample] = self._samples[sample]._replace(label=label)
-        self._relabelled.add(sample)
 
     def taught_label(self, label: str) -> str:
         """Return the name of a class as it was first taught.

@@ -1,4 +1,5 @@
-"""Touches the network: gets a file from the host over HTTP, with deadlines, and from the middle where asked.
+"""Touches the network: gets files from the host over HTTP, from the middle where asked, and talks with it;
+never without a deadline.
 
 Behind the fetcher interface of `tuf.ngclient`, so that everything above it can be tried without a network.
 HTTPS only, except to this machine itself; no redirect is followed, no proxy and no compression is used.
@@ -10,7 +11,7 @@ import ipaddress
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
@@ -22,10 +23,11 @@ from urllib3.exceptions import HTTPError, LocationParseError
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Url, parse_url
 
-from edge_cl.errors import ConfigError
+from edge_cl.errors import ConfigError, ProtocolError, TransportError
 
 PIECE_BYTES = 64 << 10  # read at most at a time
 OK, PARTIAL, OUT_OF_RANGE = 200, 206, 416  # RFC 9110
+STRANGER = "Fingerprints did not match"  # words of urllib3
 
 
 class Limits(NamedTuple):
@@ -34,7 +36,10 @@ class Limits(NamedTuple):
     connect_s: float = 10.0
     silence_s: float = 30.0  # between two pieces
     document_s: float = 60.0  # for a whole document of metadata, a few kB each
-    slowest_bytes_s: float = 2_000.0  # of a release file: below, the attempt ends and the next one goes on
+    slowest_bytes_s: float = (
+        2_000.0  # of a file or a message: below, the attempt ends and the next one goes on
+    )
+    answer_s: float = 60.0  # from the last byte of a message to the last of its answer
 
 
 class Fetcher(FetcherInterface):
@@ -49,6 +54,23 @@ class Fetcher(FetcherInterface):
         """
 
 
+class Question(NamedTuple):
+    """What a host is asked: method, path with query, body, and headers beside the usual ones."""
+
+    method: str
+    target: str
+    body: bytes = b""
+    headers: Mapping[str, str] = {}
+
+
+class Answer(NamedTuple):
+    """What a host answers: status, headers with names in small letters, body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class Transport(Fetcher):
     """The network itself.
 
@@ -56,14 +78,25 @@ class Transport(Fetcher):
         certificate: a PEM file; only what it holds, or what it signed, is believed to be the host. None: what
             the system believes.
         limits: how long a peer may take.
+        fingerprint: SHA-256 of the host's certificate; given, only that very one is believed, whatever it
+            says of names and dates, which a board without a clock cannot judge.
 
     Raises:
         ConfigError: the certificate cannot be read.
     """
 
-    def __init__(self, certificate: Path | None = None, limits: Limits = Limits()) -> None:  # noqa: B008
-        self._limits = limits
-        self._tls = _tls(certificate)
+    def __init__(
+        self,
+        certificate: Path | None = None,
+        limits: Limits = Limits(),  # noqa: B008
+        fingerprint: bytes = b"",
+    ) -> None:
+        self._limits, self._fingerprint = limits, fingerprint
+        self._tls = _unnamed_tls() if fingerprint else _tls(certificate)
+
+    def talk(self, url: str) -> "Talk":
+        """Return a conversation with the host at an address; ConfigError for one that may not be used."""
+        return Talk(self, checked_url(url), self._limits)
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         return self._get(url, 0, self._limits.document_s)
@@ -75,21 +108,101 @@ class Transport(Fetcher):
 
     def _get(self, url: str, start: int, seconds: float) -> Iterator[bytes]:
         """Ask, and return the pieces once the answer has begun, so that a refusal is raised at the call."""
-        exchange = _Exchange(self._connection(url), seconds)
+        exchange = _Exchange(self.connection(checked_url(url)), seconds)
         try:
-            response = exchange.ask(_target(parse_url(url)), start, self._limits.silence_s)
+            ranges = {"Range": f"bytes={start}-"} if start else {}
+            question = Question("GET", _target(parse_url(url)), headers=ranges)
+            response = exchange.ask(question, self._limits.silence_s)
             skip = _skip(response, url, start)
         except BaseException:
             exchange.close()
             raise
         return exchange.pieces(response, skip)
 
-    def _connection(self, url: str) -> HTTPConnection:
-        place = checked_url(url)
+    def connection(self, place: Url) -> HTTPConnection:
+        """Return a connection, not opened yet, to an address that was checked."""
         host, timeout = str(place.host).strip("[]"), self._limits.connect_s
         if place.scheme == "http":
             return HTTPConnection(host, place.port, timeout=timeout)
-        return HTTPSConnection(host, place.port, timeout=timeout, ssl_context=self._tls)
+        if not self._fingerprint:
+            return HTTPSConnection(host, place.port, timeout=timeout, ssl_context=self._tls)
+        return HTTPSConnection(
+            host,
+            place.port,
+            timeout=timeout,
+            ssl_context=self._tls,
+            assert_hostname=False,
+            assert_fingerprint=self._fingerprint.hex(),
+        )
+
+
+class Talk:
+    """Questions and answers over one connection, which is opened anew when it is lost; one thread at a time.
+
+    Attributes:
+        sent_bytes, received_bytes: of bodies so far, also of those that did not come through.
+    """
+
+    def __init__(self, transport: Transport, place: Url, limits: Limits) -> None:
+        self._transport, self._place, self._limits = transport, place, limits
+        self._connection: HTTPConnection | None = None
+        self.sent_bytes = self.received_bytes = 0
+
+    def __enter__(self) -> "Talk":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def ask(self, question: Question, most_bytes: int) -> Answer:
+        """Send a question and return its answer, whatever its status.
+
+        Raises:
+            TransportError: no answer, a slow one, or a stranger's. The host may have heard the question.
+            ProtocolError: an answer of more than `most_bytes`.
+        """
+        try:
+            return self._ask(question, most_bytes)
+        except DownloadError as error:
+            self.close()
+            if STRANGER in str(error):
+                raise TransportError(
+                    f"{self._place.host} is not the host that the code came from, or somebody is in between:"
+                    " nothing was told"
+                ) from error
+            raise TransportError(f"{error}: it is tried again later") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the connection up; the next question opens another one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _ask(self, question: Question, most_bytes: int) -> Answer:
+        if self._connection is not None and not self._connection.is_connected:
+            self.close()  # by the host, for want of questions
+        if self._connection is None:
+            self._connection = self._transport.connection(self._place)
+        seconds = self._limits.answer_s + len(question.body) / self._limits.slowest_bytes_s
+        exchange = _Exchange(self._connection, seconds)
+        self.sent_bytes += len(question.body)
+        try:
+            response = exchange.ask(question, self._limits.silence_s)
+            body = bytearray()
+            for piece in exchange.pieces(response, 0, keep=True):
+                body += piece
+                self.received_bytes += len(piece)
+                if len(body) > most_bytes:
+                    raise ProtocolError(f"{self._place.host} answers with more than {most_bytes} bytes")
+        finally:
+            exchange.end()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        if headers.get("connection", "").lower() == "close":
+            self.close()
+        return Answer(response.status, headers, bytes(body))
 
 
 class _Exchange:
@@ -101,20 +214,25 @@ class _Exchange:
         self._timer = threading.Timer(seconds, self._cut)
         self._timer.daemon = True
 
-    def ask(self, target: str, start: int, silence_s: float) -> BaseHTTPResponse:
-        headers = {"Accept-Encoding": "identity", "User-Agent": "edge-cl"}
-        if start:
-            headers["Range"] = f"bytes={start}-"
+    def ask(self, question: Question, silence_s: float) -> BaseHTTPResponse:
+        headers = {"Accept-Encoding": "identity", "User-Agent": "edge-cl", **question.headers}
         self._timer.start()
         with self._translated():
-            self._connection.connect()
+            if self._connection.sock is None:
+                self._connection.connect()
             self._socket().settimeout(silence_s)
-            self._connection.request("GET", target, headers=headers, preload_content=False)
+            self._connection.request(
+                question.method,
+                question.target,
+                body=question.body or None,
+                headers=headers,
+                preload_content=False,
+            )
             self._response = self._connection.getresponse()
         return self._response
 
-    def pieces(self, response: BaseHTTPResponse, skip: int) -> Iterator[bytes]:
-        """Yield the body as it comes, less its first `skip` bytes."""
+    def pieces(self, response: BaseHTTPResponse, skip: int, keep: bool = False) -> Iterator[bytes]:
+        """Yield the body as it comes, less its first `skip` bytes; `keep` leaves the connection open."""
         try:
             while True:
                 with self._translated():
@@ -127,7 +245,12 @@ class _Exchange:
                     yield piece[skip:]
                 skip = max(0, skip - len(piece))
         finally:
-            self.close()
+            if not keep:
+                self.close()
+
+    def end(self) -> None:
+        """Let the clock stop; the connection stays."""
+        self._timer.cancel()
 
     def close(self) -> None:
         self._timer.cancel()
@@ -202,6 +325,15 @@ def _tls(certificate: Path | None) -> ssl.SSLContext:
         context.load_verify_locations(cafile=certificate)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"{certificate} is no certificate (PEM) that can be read: enrol again") from error
+    return context
+
+
+def _unnamed_tls() -> ssl.SSLContext:
+    """Return a context that takes any certificate: which one it was is looked at before a word is said."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
     return context
 
 

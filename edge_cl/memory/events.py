@@ -33,7 +33,8 @@ class Event(NamedTuple):
         features: (V, D) in the stored dtype for TEACH, else None.
         image_hash: first 16 bytes of the picture's SHA-256 for TEACH, else b"".
         session: when or where the picture was taken, or "".
-        source: the picture's file name, for people only; for RENAME what the class is called from then on.
+        source: the picture's file name, for people only; for RENAME what the class is called from then on;
+            for RELABEL who said so, "" for a person here.
         jpeg: the picture itself when it is to be kept; the log never hands it back (see `Store.jpeg`).
         twin: (V, D) of the store's other space, for TEACH while it has two; the log never hands it back.
     """

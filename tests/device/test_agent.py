@@ -224,7 +224,7 @@ def everything(folder: Path) -> bytes:
 @pytest.mark.parametrize("into", ["palm", "1"])
 def test_a_class_called_otherwise_is_so_after_the_next_start_too(taught, into):
     with open_agent(taught) as agent:
-        agent.rename("0", into)
+        agent.rename_class("0", into)
         labels, statistics = agent.learner.labels, agent.learner.base.statistics
         assert "0" not in labels
         assert {shown.label for shown in agent.samples()} == set(labels) == {into, "1", "2"}
@@ -243,7 +243,7 @@ def test_a_forgotten_class_takes_its_earlier_names_along(state, photos):
     (photos / "2").rename(photos / "first-name")
     ok("learn", photos, "--state", state)
     with open_agent(state) as agent:
-        agent.rename("first-name", "second-name")
+        agent.rename_class("first-name", "second-name")
         assert agent.forget(label="second-name") == (6, 0)
     data = everything(state)
     assert b"first-name" not in data

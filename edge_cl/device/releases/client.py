@@ -30,11 +30,12 @@ from edge_cl.device.transport import Fetcher, checked_url
 from edge_cl.errors import ConfigError, MismatchError, ProtocolError, ReleaseError, TransportError
 from edge_cl.memory.database import lock_folder
 from edge_cl.memory.disk import guarded
-from edge_cl.wire.release import Board, Offer, newest, role_of
+from edge_cl.wire.release import MAX_BUNDLE, Board, Offer, newest, role_of
 
 FOLDER = "tuf"
 TRUSTED_ROOT = "trusted-root.json"
 DOCUMENTS, DOWNLOADS = "metadata", "downloads"
+LATER = "is not offered to this device yet"
 
 
 class Answer(NamedTuple):
@@ -117,8 +118,10 @@ class Releases:
         self._place, self._url, self._root, self._fetcher = place, url, root, fetcher
         self._marks, self._max_bytes = marks, max_bytes
 
-    def ask(self, model: str, channel: str, board: Board, now: datetime) -> Answer:
+    def ask(self, model: str, channel: str, board: Board, now: datetime, most: int = MAX_BUNDLE) -> Answer:
         """Bring the documents up to date, and choose the newest release of a channel that suits a board.
+
+        `most` is the highest bundle that the host offers this device: a later one is for others first.
 
         Raises:
             TransportError: no answer, or too slow; later it may help.
@@ -129,9 +132,10 @@ class Releases:
         role = role_of(model, channel)
         listing = self._refreshed(role, now).listing(role)
         bundle = self._marks.read()[role].bundle
-        choice = newest(listing.offers, board, bundle)
+        choice = newest((each for each in listing.offers if each.facts.bundle <= most), board, bundle)
+        later = tuple((each.path, LATER) for each in listing.offers if each.facts.bundle > most)
         warning = clock.warning(now, self._floor())
-        return Answer(choice.offer, (*choice.left, *listing.unreadable), bundle, warning)
+        return Answer(choice.offer, (*choice.left, *later, *listing.unreadable), bundle, warning)
 
     def fetch(self, offer: Offer) -> Path:
         """Return the verified file of an offer of `ask`; one that was cut goes on, one that is here is taken.

@@ -1,0 +1,322 @@
+"""Brings a device and its host together once: tells, follows the names of classes, fetches what is offered.
+
+The learner is only read, and may go on learning meanwhile; only following the names of classes needs it for
+itself, and waits for the next time when somebody else has it.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from edge_cl.config import LEVELS, NEVER, SyncSettings
+from edge_cl.device.agent import Agent, has_log, open_agent
+from edge_cl.device.releases.client import open_releases
+from edge_cl.device.staged import settings_of
+from edge_cl.device.sync import disclosure
+from edge_cl.device.sync.following import Known, steps
+from edge_cl.device.sync.knowledge import Knowledge, knowledge
+from edge_cl.device.sync.line import RUNTIME, Line, Traffic
+from edge_cl.device.sync.outbox import Enrolment, Outbox, Standing, open_outbox
+from edge_cl.device.sync.session import Board, Fare, RevokedError, Sent, Session
+from edge_cl.device.transport import Transport
+from edge_cl.errors import (
+    ConfigError,
+    EdgeError,
+    MismatchError,
+    ProtocolError,
+    ReleaseError,
+    StoreBusyError,
+    TransportError,
+)
+from edge_cl.wire import release
+from edge_cl.wire import round as rounds
+from edge_cl.wire.labels import Edit, Edits
+from edge_cl.wire.messages import Offer
+from edge_cl.wire.round import delay_s
+from edge_cl.wire.routes import REPOSITORY
+
+NO_SPACE = "0" * 16  # before anything was taught
+REGISTRY = "registry"  # who relabels, in the log
+
+
+class Running(NamedTuple):
+    """The bundle in use: its number, 0 for none, and the newest statistics of this device that it holds."""
+
+    bundle: int = 0
+    taken: str | None = None
+
+
+class Installation(Protocol):
+    """What tries a bundle and keeps it or not."""
+
+    def running(self) -> Running:
+        """Return what is in use."""
+
+    def consider(self, file: Path, manifest: str, taken: str | None, now: datetime) -> None:
+        """Take a verified release file into consideration, whose manifest has this hash."""
+
+    def fare(self) -> Fare:
+        """Return where an installation stands."""
+
+
+class Synced(NamedTuple):
+    """What a sync did.
+
+    Attributes:
+        round: its number.
+        sent: what the host was told.
+        traffic: bytes of messages up and down.
+        offered: number of the bundle that the host offers; 0: none.
+        fetched: whether a release file was fetched and given to the installation.
+        followed: edits of the label registry that were followed.
+        wait_s: until the next one is welcome.
+        notes: for the person, a line each.
+    """
+
+    round: int
+    sent: Sent
+    traffic: Traffic
+    offered: int
+    fetched: bool
+    followed: int
+    wait_s: int
+    notes: tuple[str, ...]
+
+
+def sync(
+    state: Path,
+    now: datetime,
+    installation: Installation | None = None,
+    transport: Callable[[bytes], Transport] = lambda pin: Transport(fingerprint=pin),
+) -> Synced:
+    """Have one sync with the host of a state folder, whatever was agreed about when.
+
+    Args:
+        state: the state folder.
+        now: the time, as this board believes.
+        installation: what tries bundles; None: none is fetched.
+        transport: makes the network, given the fingerprint of the host's certificate.
+
+    Raises:
+        ConfigError: not enrolled, or taken out of the fleet.
+        StoreBusyError: another process syncs.
+        TransportError, ProtocolError: cut off, or refused for now; what came through counts.
+        EdgeError: and its other kinds, for storage and learner.
+    """
+    settings = settings_of(state)
+    with open_outbox(state) as outbox:
+        enrolment = enrolled(outbox)
+        network = transport(bytes.fromhex(enrolment.fingerprint))
+        with network.talk(enrolment.url) as talk:
+            line = Line(talk, outbox, enrolment, int(now.timestamp()))
+            kinds = hardware(settings.engine.delegate)
+            return _Sync(state, settings.sync, kinds, outbox, line, now).run(network, installation)
+
+
+def enrolled(outbox: Outbox) -> Enrolment:
+    """Return the enrolment that may be used.
+
+    Raises:
+        ConfigError: there is none, or the host has taken it back.
+    """
+    enrolment, blocked = outbox.enrolment(), outbox.standing().blocked
+    if enrolment is None:
+        raise ConfigError(
+            "this device is not enrolled with a host: run `edge-cl init --host URL --code CODE`"
+        )
+    if blocked:
+        raise RevokedError(blocked)
+    return enrolment
+
+
+def hardware(delegate: str) -> tuple[str, ...]:
+    """Return the classes of bundles that a board can run, the best first, by its accelerator."""
+    kinds = {"edgetpu": "edgetpu", "tensorrt": "tensorrt"}
+    return (*(name for word, name in kinds.items() if delegate.startswith(word)), "cpu")
+
+
+class _Sync:
+    def __init__(
+        self,
+        state: Path,
+        settings: SyncSettings,
+        hardware: tuple[str, ...],
+        outbox: Outbox,
+        line: Line,
+        now: datetime,
+    ) -> None:
+        self._state, self._settings, self._hardware = state, settings, hardware
+        self._outbox, self._line = outbox, line
+        self._now = int(now.timestamp())  # by this board's clock, as whoever asks again will count
+        self._who = enrolled(outbox)
+        self._notes: list[str] = []
+        self._followed = 0
+
+    def run(self, network: Transport, installation: Installation | None) -> Synced:
+        running = Running() if installation is None else installation.running()
+        with self._knowledge(running) as known:
+            space = NO_SPACE if known is None else known.space.id
+            board = Board(self._hardware, running.bundle, space)
+            session = Session(self._line, self._outbox, self._settings, known, board)
+            try:
+                sent, offer = session.tell()
+                edits = self._edits(session)
+                fetched = self._fetched(session, offer, running, network, installation)
+                session.report(Fare(bundle=running.bundle) if installation is None else installation.fare())
+            except (TransportError, ProtocolError, ConfigError, MismatchError) as error:
+                self._failed(session, error)
+                raise
+            self._done(session, known)
+        self._outbox.shorten(keep=running.taken)
+        self._follow(edits)
+        return Synced(
+            self._outbox.standing().round,
+            sent,
+            self._line.traffic,
+            offer.bundle,
+            fetched,
+            self._followed,
+            session.wait,
+            tuple(self._notes),
+        )
+
+    @contextlib.contextmanager
+    def _knowledge(self, running: Running) -> Iterator[Knowledge | None]:
+        if not has_log(self._state):
+            yield None
+            return
+        with open_agent(self._state, read_only=True) as agent:
+            self._notes += agent.notes
+            space, before = agent.space.id, self._outbox.standing().space
+            if before != space:
+                self._outbox.enter_space(space)
+            taken = None if running.taken is None else self._outbox.told(running.taken)
+            is_here = taken is not None and taken.space == space
+            yield knowledge(agent, taken.named() if taken is not None and is_here else None)
+
+    # -- the names of classes ----------------------------------------------------------------------------
+
+    def _edits(self, session: Session) -> Edits:
+        known = self._outbox.edits()
+        version = known[-1].version if known else 0
+        return session.lacking_edits(version) if session.registry > version else ()
+
+    def _follow(self, edits: Edits) -> None:
+        """Call classes here as the fleet does; the next round tells what that changes."""
+        if not edits:
+            return
+        if not has_log(self._state):
+            for edit in edits:
+                self._outbox.follow(edit, self._who.device)
+            self._followed = len(edits)
+            return
+        try:
+            with open_agent(self._state) as agent:
+                for edit in edits:
+                    self._apply(agent, edit)
+                    self._outbox.follow(edit, self._who.device)
+                    self._followed += 1
+        except StoreBusyError:
+            self._notes.append(
+                "the fleet calls classes otherwise: followed when nobody else uses the learner"
+            )
+
+    def _apply(self, agent: Agent, edit: Edit) -> None:
+        level_of = disclosure.level_of(self._settings.classes, self._settings.level, self._who.level, LEVELS)
+        known = {
+            shown.sample: Known(shown.label, shown.is_live and not agent.is_corrected(shown.sample))
+            for shown in agent.samples()
+        }
+        labels = agent.learner.labels
+        wanted = steps(edit, self._who.device, labels, known, lambda label: level_of(label) == NEVER)
+        for sample, label in wanted.first.items():
+            agent.relabel(sample, label, by=REGISTRY)
+        for old, new in wanted.classes.items():
+            agent.rename_class(old, new)
+        for sample, label in wanted.last.items():
+            agent.relabel(sample, label, by=REGISTRY)
+
+    # -- bundles -----------------------------------------------------------------------------------------
+
+    def _fetched(
+        self,
+        session: Session,
+        offer: Offer,
+        running: Running,
+        network: Transport,
+        installation: Installation | None,
+    ) -> bool:
+        """Fetch what is offered where it is newer, and hand it over; a release that is refused is a note."""
+        if installation is None or offer.manifest is None or offer.bundle <= running.bundle:
+            return False
+        if offer.taken is not None and self._outbox.told(offer.taken) is None:
+            self._notes.append("the bundle offered holds what this device does not know to have told: left")
+            return False
+        board, when = release.Board(self._hardware, RUNTIME), self._time()
+        with open_releases(self._state, f"{self._who.url.rstrip('/')}{REPOSITORY}/", network) as releases:
+            try:
+                answer = releases.ask(self._who.model, self._who.channel, board, when, offer.bundle)
+                self._notes += [answer.warning] if answer.warning else []
+                if answer.offer is None or answer.offer.facts.bundle != offer.bundle:
+                    raise ReleaseError(
+                        f"the host offers bundle {offer.bundle}, which its signed list does not have for this"
+                        " device: left"
+                    )
+            except ReleaseError as error:
+                self._notes.append(str(error))
+                return False
+            session.note(rounds.DOWNLOAD)
+            try:
+                file = releases.fetch(answer.offer)
+                session.note(rounds.FETCHED)
+                installation.consider(file, offer.manifest, offer.taken, when)
+            except ReleaseError as error:
+                self._notes.append(str(error))
+                self._judged(session, rounds.REJECTED)
+                return False
+        self._judged(session, rounds.VERIFIED)
+        return True
+
+    def _judged(self, session: Session, word: str) -> None:
+        if session.state == rounds.DOWNLOADING:
+            session.note(rounds.FETCHED)
+        session.note(word)
+
+    def _time(self) -> datetime:
+        return datetime.fromtimestamp(max(self._line.now, self._outbox.standing().floor), timezone.utc)
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def _done(self, session: Session, known: Knowledge | None) -> None:
+        standing = self._outbox.standing()
+        accuracy = None if known is None else known.accuracy
+        self._outbox.write_standing(
+            standing._replace(
+                attempt=0,
+                due=self._now + session.wait,
+                floor=max(standing.floor, self._line.heard),
+                synced_at=self._now,
+                samples=0 if known is None else known.samples,
+                accuracy=-1 if accuracy is None else accuracy,
+            )
+        )
+
+    def _failed(self, session: Session, error: EdgeError) -> None:
+        """Note for how long the host is to be left alone, or that it is for ever."""
+        session.cut()
+        standing: Standing = self._outbox.standing()
+        if isinstance(error, RevokedError):
+            self._outbox.write_standing(standing._replace(blocked=str(error)))
+            return
+        seed = int.from_bytes(hashlib.sha256(self._who.device.encode()).digest()[:4], "big")
+        wait = delay_s(seed, session.attempt, session.wait)
+        self._outbox.write_standing(
+            standing._replace(
+                attempt=session.attempt,
+                due=int(self._now + wait),
+                floor=max(standing.floor, self._line.heard),
+            )
+        )
