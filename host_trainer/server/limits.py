@@ -15,6 +15,7 @@ class Limits:
         wait_s: between two rounds of a device.
         busy_s: that a device is asked to wait when the host has no time.
         head_s: for a request's head; slowness is an attack that a signature does not stop.
+        idle_s: between two requests of a connection.
         body_s: for its body, at most a chunk; a link of 6 kB/s is fast enough.
         slots: requests that are read and answered at once; the others wait.
         slot_s: that a request waits for a slot.
@@ -29,6 +30,7 @@ class Limits:
     wait_s: int = 3600
     busy_s: int = 30
     head_s: float = 20.0
+    idle_s: int = 15
     body_s: float = 60.0
     slots: int = 64
     slot_s: float = 30.0

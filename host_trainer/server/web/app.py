@@ -94,6 +94,7 @@ def make_app(fleet: Fleet, limits: Limits, clock: Clock) -> FastAPI:
         docs_url=None,  # they would load scripts from elsewhere
         redoc_url=None,
         openapi_url="/openapi.json",
+        redirect_slashes=False,  # a signed target is that target and no other
     )
 
     @app.post(routes.ENROLMENT, **contract.ENROLMENT)
@@ -155,7 +156,7 @@ def _said(request: Request) -> signing.Signature:
 
 
 def _unsigned(words: str) -> RefusedError:
-    return RefusedError("unknown-device", words, headers={"www-authenticate": signing.SCHEME})
+    return RefusedError("unknown-device", words, headers={"www-authenticate": signing.SCHEME, **bodies.CLOSE})
 
 
 def _target(request: Request) -> str:

@@ -7,13 +7,14 @@ from starlette.requests import Request
 
 from edge_cl.wire import routes
 from edge_cl.wire.canonical import MAX_TEXT_BYTES
-from edge_cl.wire.codec import FRAME, MAX_HEADER_BYTES
+from edge_cl.wire.codec import FRAME, MAGIC, MAX_HEADER_BYTES
 from edge_cl.wire.messages import MAX_CHUNK_BYTES
 from host_trainer.server.refusal import RefusedError
 
 MAX_MESSAGE_BYTES = FRAME.size + MAX_HEADER_BYTES + MAX_CHUNK_BYTES
 MAX_ENROL_BYTES = MAX_TEXT_BYTES
 TIMEOUT = 408  # of RFC 9110
+CLOSE = {"connection": "close"}  # where a body is left unread, what follows it cannot be told apart
 
 
 async def read_message(request: Request, seconds: float) -> bytes:
@@ -32,6 +33,8 @@ async def read_text(request: Request, seconds: float) -> bytes:
 
 def _announced(data: bytearray) -> int:
     """Return the most bytes that a frame can have; packed, a body is shorter than announced."""
+    if not MAGIC.startswith(data[: len(MAGIC)]):
+        raise RefusedError("malformed", "these bytes are not a message of this protocol", headers=CLOSE)
     if len(data) < FRAME.size:
         return MAX_MESSAGE_BYTES
     header, body = FRAME.unpack_from(data)[-2:]
@@ -40,7 +43,9 @@ def _announced(data: bytearray) -> int:
 
 async def _read(request: Request, most: int, seconds: float, most_of: Callable[[bytearray], int]) -> bytes:
     if request.headers.get("content-encoding", "identity") != "identity":
-        raise RefusedError("malformed", "the body comes in a wrapping: send it as it is", status=415)
+        raise RefusedError(
+            "malformed", "the body comes in a wrapping: send it as it is", headers=CLOSE, status=415
+        )
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > most:
         raise _too_long(most)
@@ -53,15 +58,15 @@ async def _read(request: Request, most: int, seconds: float, most_of: Callable[[
                     raise _too_long(most_of(data))
     except TimeoutError as error:
         words = f"the body did not come within {seconds:g} s: send smaller chunks"
-        raise RefusedError("malformed", words, status=TIMEOUT) from error
+        raise RefusedError("malformed", words, headers=CLOSE, status=TIMEOUT) from error
     return bytes(data)
 
 
 def _too_long(most: int) -> RefusedError:
-    return RefusedError("too-large", f"the body is longer than {most} bytes")
+    return RefusedError("too-large", f"the body is longer than {most} bytes", headers=CLOSE)
 
 
 def no_body(request: Request) -> None:
     """Raise RefusedError when a request brings a body where none belongs."""
     if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
-        raise RefusedError("malformed", f"a body where none belongs, see {routes.REGISTRY}")
+        raise RefusedError("malformed", f"a body where none belongs, see {routes.REGISTRY}", headers=CLOSE)

@@ -17,7 +17,6 @@ from host_trainer.server.certificate import Certificate
 from host_trainer.server.limits import Limits
 
 MAX_HEAD_BYTES = 16 << 10
-KEEP_ALIVE_S = 15
 GRACE_S = 10  # for requests under way when the server stops
 BACKLOG = 1024
 
@@ -65,7 +64,7 @@ def server_of(app: FastAPI, limits: Limits, certificate: Certificate | None) -> 
         server_header=False,
         proxy_headers=False,  # who asks is who is connected: a header can say anything
         limit_concurrency=limits.connections,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=limits.idle_s,
         timeout_graceful_shutdown=GRACE_S,
         h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         ssl_context_factory=None if certificate is None else lambda *_: _tls(certificate),
@@ -92,6 +91,14 @@ def _punctual(seconds: float) -> type[H11Protocol]:
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
+            self._watch()
+
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if self.conn.trailing_data[0]:  # the beginning of another head came along with this request
+                self._watch()
+
+        def _watch(self) -> None:
             is_answering = self.cycle is not None and not self.cycle.response_complete
             if is_answering and self._late is not None:
                 self._late.cancel()
