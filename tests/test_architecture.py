@@ -98,6 +98,7 @@ WORLD = {
         "edge_cl.memory",
         "edge_cl.device.install",
         "edge_cl.device.archive",
+        "edge_cl.device.installation",  # where an installation stands, and the marks of its watchdog
         "edge_cl.device.releases",  # the documents and marks of releases, and files that are not bundles yet
         "edge_cl.device.sync.outbox",  # what was told, and the device's key
         f"{ENGINES}.tensorrt_worker",  # engines built on the board, in a folder handed in

@@ -9,7 +9,7 @@ clock (for `Timings`) and nothing else of the world but through the store, the i
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +23,7 @@ from edge_cl.config import Settings
 from edge_cl.device import install
 from edge_cl.device.allocator import return_large_blocks
 from edge_cl.device.folders import Picture
+from edge_cl.device.installation.released import exemplar_features
 from edge_cl.device.staged import learner_config, open_staged, read_manifest, settings_of
 from edge_cl.device.teaching import Run, Seen, Taught, hash_of
 from edge_cl.errors import (
@@ -149,16 +150,76 @@ def open_agent(
     """
     return_large_blocks()
     settings = settings_of(folder).with_engine(threads=threads, isolate=isolate, delegate=delegate)
-    manifest = read_manifest(folder)
+    for attempt in range(OPENING_ATTEMPTS):
+        before = install.read_current(folder)
+        try:
+            agent = _open(folder, settings, before, with_backbone, read_only)
+        except (StoreError, MismatchError):
+            if install.read_current(folder) == before or attempt == OPENING_ATTEMPTS - 1:
+                raise
+            continue
+        # What was read while a writer moved the pointer may not fit together; the lock keeps it still.
+        if not read_only or install.read_current(folder) == before:
+            return agent
+        agent.close()
+    raise StoreBusyError(f"{folder} changes faster than it can be read: try again")
+
+
+def _open(
+    folder: Path, settings: Settings, current: install.Current, with_backbone: bool, read_only: bool
+) -> "Agent":
     with contextlib.ExitStack() as stack:
-        backbone = stack.enter_context(open_staged(folder, settings)) if with_backbone else None
-        may_be_new = backbone is not None and not read_only
-        if not may_be_new and not has_log(folder):
+        backbone = None
+        if with_backbone:
+            backbone = stack.enter_context(open_staged(folder, settings, current.bundle))
+        if (backbone is None or read_only) and not has_log(folder):
             raise ConfigError(f"nothing was taught in {folder} yet: run `edge-cl learn`")
-        make = Agent._open_reader if read_only else Agent._open_writer
-        agent = make(folder, settings, backbone, manifest)
+        agent = stack.enter_context(
+            contextlib.closing(_assembled(folder, settings, current, backbone, read_only))
+        )
+        if not read_only:
+            agent._put_in_order()
         stack.pop_all()
     return agent
+
+
+def open_life(folder: Path, settings: Settings, life: install.Life) -> "Agent":
+    """Open for reading what a life that is not in use would know by now, by its checkpoint and the log.
+
+    Works beside the agent that writes, in the same process too.
+
+    Raises:
+        EdgeError: as `open_agent`.
+    """
+    return _assembled(folder, settings, install.Current(*life), None, True)
+
+
+def _assembled(
+    folder: Path, settings: Settings, current: install.Current, backbone: Backbone | None, read_only: bool
+) -> "Agent":
+    manifest = read_manifest(folder, current.bundle)
+    loaded, problem = _checkpoint(folder, current.life)
+    space = backbone.space if backbone else loaded and str(loaded.header["space"])
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(open_store(folder, space, read_only=read_only))
+        if not read_only and install.read_current(folder) != current:
+            raise StoreBusyError(f"another edge-cl was working in {folder}: try again")
+        agent = Agent(folder, settings, store, backbone, manifest, current, loaded)
+        agent.notes[:0] = [problem] if problem else []
+        stack.pop_all()
+    return agent
+
+
+def _checkpoint(folder: Path, life: install.Life) -> tuple[install.Loaded | None, str]:
+    """Return the checkpoint to begin with, and what a person should know about it."""
+    try:
+        loaded = install.load_life(folder, life)
+        return loaded, loaded.problem if loaded else ""
+    except StoreDamagedError:
+        if life.previous is not None:
+            raise
+        # Nothing is given up before there are two checkpoints: the log is whole from its beginning.
+        return None, "the only checkpoint is damaged; everything was learned again from the log"
 
 
 def has_log(folder: Path) -> bool:
@@ -184,6 +245,8 @@ class Agent:
         store: the log.
         timings: where the time went so far.
         notes: what a person should know about how opening went, a line each.
+        taken: the newest statistics of this device that the release in use has; what was told up to them the
+            learner has inherited. None: none.
     """
 
     def __init__(
@@ -193,53 +256,22 @@ class Agent:
         store: Store,
         backbone: Backbone | None,
         manifest: Manifest,
-        read_only: bool = False,
+        current: install.Current,
+        loaded: install.Loaded | None,
     ) -> None:
         self.folder, self.settings, self.store = folder, settings, store
         self.timings = Timings()
         self.notes: list[str] = []
-        self._backbone, self._manifest, self._read_only = backbone, manifest, read_only
+        self.taken: str | None = None
+        self._backbone, self._manifest, self._life = backbone, manifest, current.life
+        self._fallback = current.fallback
         self._pending: list[Event] = []  # of no value to the person who teaches: written with the next commit
         self._newest: dict[str, Any] | None = None  # header of the checkpoint in use
-        self._previous: dict[str, Any] | None = None  # and of the one before it
+        self._needed: list[dict[str, Any] | None] = [None]  # of the one before it, and those of the fallback
         self._samples_since = self._steps_since = self._updates_since = 0  # since the last checkpoint
         self._unconsolidated = 0
-        self.learner, seq = self._from_checkpoint(learner_config(settings))
+        self.learner, seq = self._from_checkpoint(loaded, learner_config(settings))
         self._replay_after(seq)
-
-    @classmethod
-    def _open_writer(
-        cls, folder: Path, settings: Settings, backbone: Backbone | None, manifest: Manifest
-    ) -> "Agent":
-        with contextlib.ExitStack() as stack:
-            store = stack.enter_context(open_store(folder, backbone.space if backbone else None))
-            agent = cls(folder, settings, store, backbone, manifest)
-            agent._put_in_order()
-            stack.pop_all()
-        return agent
-
-    @classmethod
-    def _open_reader(
-        cls, folder: Path, settings: Settings, backbone: Backbone | None, manifest: Manifest
-    ) -> "Agent":
-        """Open without the lock: when a writer has moved the pointer meanwhile, what was read may not fit."""
-        space = backbone.space if backbone else None
-        for attempt in range(OPENING_ATTEMPTS):
-            before = install.read_current(folder)
-            store = open_store(folder, space, read_only=True)
-            try:
-                agent = cls(folder, settings, store, backbone, manifest, read_only=True)
-                if install.read_current(folder) == before:
-                    return agent
-            except StoreError:
-                if install.read_current(folder) == before or attempt == OPENING_ATTEMPTS - 1:
-                    store.close()
-                    raise
-            except BaseException:
-                store.close()
-                raise
-            store.close()
-        raise StoreBusyError(f"{folder} changes faster than it can be read: try again")
 
     def __enter__(self) -> "Agent":
         return self
@@ -374,7 +406,7 @@ class Agent:
 
     def save(self) -> None:
         """Write down what waits for the next commit, and a checkpoint when one is due."""
-        if not self._read_only:
+        if not self.store.is_read_only:
             self._commit([])
             if self._updates_since >= CLOSING_UPDATES:
                 self.checkpoint()
@@ -388,7 +420,7 @@ class Agent:
             tensors = self.learner.flatten()
             name = install.save_checkpoint(self.folder, tensors, self._header())
             install.point_to(self.folder, checkpoint=name)
-            self._previous, self._newest = self._newest, self._header()
+            self._needed[0], self._newest = self._newest, self._header()
             self._samples_since = self._steps_since = self._updates_since = 0
             self._clean()
             # Settling twice is settling once; this entry carries the bytes that the checkpoint has written.
@@ -475,35 +507,33 @@ class Agent:
     @property
     def bundle(self) -> str:
         """Hash of the bundle in use."""
-        return install.read_current(self.folder).bundle or ""
+        return self._life.bundle or ""
 
     # -- opening -----------------------------------------------------------------------------------------
 
-    def _from_checkpoint(self, config: LearnerConfig) -> tuple[EdgeLearner, int]:
-        """Return the learner of the checkpoint in use, and the position in the log that it stands for."""
-        loaded = self._load_checkpoint()
+    def _from_checkpoint(
+        self, loaded: install.Loaded | None, config: LearnerConfig
+    ) -> tuple[EdgeLearner, int]:
+        """Return the learner of a checkpoint, and the position in the log that it stands for."""
         if loaded is None:
             return EdgeLearner(self.space, config), 0
         self._check_header(loaded.header, config)
         self._newest = loaded.header
-        kept = self.store.features(loaded.header["live"])
-        lost = len(loaded.header["live"]) - len(kept)
-        self.notes += [loaded.problem] if loaded.problem else []
+        self.taken = loaded.header.get("taken")
+        features = self._remembered(loaded.header["live"], config.views)
+        return EdgeLearner.restore(self.space, config, loaded.tensors, features), int(loaded.header["seq"])
+
+    def _remembered(self, live: Sequence[int], views: int) -> dict[int, NDArray[Any]]:
+        """Return the (V, D) features of samples, taught here or lent by the release in use."""
+        taught = [sample for sample in live if sample > 0]
+        kept = self.store.features(taught)
+        lost = len(taught) - len(kept)
         self.notes += [f"{lost} remembered samples are lost with the damaged database"] if lost else []
         # The log keeps the views that were taught; the learner repeats them in turn, as when it learned them.
-        whole = {sample: found[np.arange(config.views) % len(found)] for sample, found in kept.items()}
-        learner = EdgeLearner.restore(self.space, config, loaded.tensors, whole)
-        return learner, int(loaded.header["seq"])
-
-    def _load_checkpoint(self) -> install.Loaded | None:
-        try:
-            return install.load_checkpoint(self.folder)
-        except StoreDamagedError:
-            if install.read_current(self.folder).previous is not None:
-                raise
-            # Nothing is given up before there are two checkpoints: the log is whole from its beginning.
-            self.notes.append("the only checkpoint is damaged; everything was learned again from the log")
-            return None
+        whole = {sample: found[np.arange(views) % len(found)] for sample, found in kept.items()}
+        if len(taught) < len(live):
+            whole |= exemplar_features(self.folder, self._life.bundle, views)
+        return whole
 
     def _replay_after(self, seq: int) -> None:
         """Fold in what happened since the checkpoint, and read who is who."""
@@ -530,8 +560,7 @@ class Agent:
         if self._newest is not None:
             self.store.skip_to(int(self._newest["seq"]) + 1, int(self._newest["next_sample"]))
         install.tidy(self.folder)
-        previous = install.load_previous(self.folder)
-        self._previous = previous.header if previous else None
+        self._needed = [each.header if each else None for each in install.load_others(self.folder)]
         if self.store.erasures():
             self._erase()
         self._clean()
@@ -549,10 +578,11 @@ class Agent:
             )
 
     def _clean(self) -> None:
-        """Give up features that neither checkpoint needs; none before there are two to return to."""
-        if self._newest is not None and self._previous is not None:
-            live = {*self._newest["live"], *self._previous["live"]}
-            self.store.clean(live, min(int(self._newest["seq"]), int(self._previous["seq"])))
+        """Give up features that no checkpoint needs; none while one to return to is missing."""
+        headers = [header for header in (self._newest, *self._needed) if header is not None]
+        if len(headers) == 1 + len(self._needed):
+            live = {sample for header in headers for sample in header["live"]}
+            self.store.clean(live, min(int(header["seq"]) for header in headers))
 
     # -- keeping -----------------------------------------------------------------------------------------
 
@@ -609,6 +639,7 @@ class Agent:
             "config": _plain(self.learner.config),
             "unconsolidated": self._unconsolidated,
             "relabelled": sorted(self._relabelled & live),
+            "taken": self.taken,
         }
 
     def taught_label(self, label: str) -> str:
@@ -630,10 +661,11 @@ class Agent:
         return found.exact, found.approximate
 
     def _erase(self) -> None:
-        """Destroy what was forgotten, once neither checkpoint that may be returned to knows it."""
+        """Destroy what was forgotten, once no checkpoint that may be returned to knows it."""
         gone = self.store.erasures()
         self.checkpoint()
         self.checkpoint()
+        self._renew_fallback()
         events = self.store.events_after(0)
         labels = {event.label for event in events if event.kind is EventKind.FORGET_CLASS}
         self.store.forget(gone, labels=labels)
@@ -641,6 +673,16 @@ class Agent:
             info = self._samples.pop(sample, None)
             if info is not None and self._by_hash.get(info.image_hash) == sample:
                 del self._by_hash[info.image_hash]
+
+    def _renew_fallback(self) -> None:
+        """Let what may be returned to forget what was forgotten here: move its checkpoints to now."""
+        if self._fallback is None:
+            return
+        with contextlib.closing(open_life(self.folder, self.settings, self._fallback)) as other:
+            tensors, header = other.learner.flatten(), other._header()
+        names = [install.save_checkpoint(self.folder, tensors, header) for _ in range(2)]
+        self._fallback = install.renew_fallback(self.folder, (names[1], names[0])).fallback
+        self._needed[1:] = [header, header]
 
     # -- seeing ------------------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Touches the state folder: bundles, checkpoints, and the one pointer that says which of them are in use.
 
-    current.json    {"format": 1, "bundle": HASH, "checkpoint": NAME, "sha256": HASH, "previous": ...}
+    current.json    {"format": 1, "bundle": HASH, "checkpoint": NAME, "sha256": HASH, "previous": ...}, and
+                    while a release is on probation {"format": 2, ..., "fallback": what was in use before}
     bundles/HASH/   what a release brought; HASH covers every name and byte in it
     checkpoints/    what the learner knew after some event of the log
 
@@ -25,7 +26,7 @@ from edge_cl.errors import MismatchError, ProtocolError, StoreDamagedError
 from edge_cl.memory.disk import file_digest, guarded, sync_folder
 from edge_cl.wire.tensors import Limits, pack, unpack
 
-FORMAT = 1
+FORMAT = 2  # of a pointer with a fallback; one without is of format 1, which older programs read
 POINTER = "current.json"
 BUNDLES = "bundles"
 CHECKPOINTS = "checkpoints"
@@ -43,12 +44,41 @@ class Checkpoint(NamedTuple):
     sha256: str
 
 
-class Current(NamedTuple):
-    """What is in use: a bundle, the newest checkpoint, and the one before it; None where there is none."""
+class Life(NamedTuple):
+    """A bundle, the newest checkpoint made with it, and the one before; None where there is none."""
 
     bundle: str | None = None
     checkpoint: Checkpoint | None = None
     previous: Checkpoint | None = None
+
+    @property
+    def names(self) -> set[str]:
+        """File names of its checkpoints."""
+        return {generation.name for generation in (self.checkpoint, self.previous) if generation}
+
+
+class Current(NamedTuple):
+    """What is in use, as in `Life`, and while a release is on probation the life to go back to."""
+
+    bundle: str | None = None
+    checkpoint: Checkpoint | None = None
+    previous: Checkpoint | None = None
+    fallback: Life | None = None
+
+    @property
+    def life(self) -> Life:
+        """What is in use."""
+        return Life(self.bundle, self.checkpoint, self.previous)
+
+    @property
+    def names(self) -> set[str]:
+        """File names of all checkpoints that may still be needed."""
+        return self.life.names | (self.fallback.names if self.fallback else set())
+
+    @property
+    def bundles(self) -> set[str]:
+        """Hashes of all bundles that may still be needed."""
+        return {life.bundle for life in (self.life, self.fallback) if life is not None and life.bundle}
 
 
 class Loaded(NamedTuple):
@@ -120,11 +150,8 @@ def read_current(folder: Path) -> Current:
         found = json.loads(data.decode("utf-8"))
         if found["format"] > FORMAT:
             raise MismatchError(f"{path} was written by a newer edge-cl: upgrade edge-cl")
-        newest = _checkpoint(found["checkpoint"], found["sha256"])
-        previous = found["previous"] or {"checkpoint": None, "sha256": None}
-        return Current(
-            _text(found["bundle"]), newest, _checkpoint(previous["checkpoint"], previous["sha256"])
-        )
+        fallback = found.get("fallback")
+        return Current(*_life(found), None if fallback is None else _life(fallback))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise StoreDamagedError(f"{path} is damaged: restore a backup with `edge-cl restore`") from error
 
@@ -143,15 +170,71 @@ def point_to(folder: Path, *, bundle: str | None = None, checkpoint: str | None 
         now = now._replace(bundle=bundle)
     if checkpoint is not None and (now.checkpoint is None or checkpoint != now.checkpoint.name):
         target = Checkpoint(checkpoint, _check_checkpoint(folder, checkpoint))
-        now = now._replace(checkpoint=target, previous=_last_whole(folder, now))
-    write_atomically(folder / POINTER, _pointer_bytes(now))
-    _remove_old_checkpoints(folder, now)
-    return now
+        now = now._replace(checkpoint=target, previous=_last_whole(folder, now.life))
+    return _move(folder, now)
 
 
-def _last_whole(folder: Path, current: Current) -> Checkpoint | None:
+def swap(folder: Path, bundle: str, checkpoints: tuple[str, str]) -> Current:
+    """Move the pointer, in one step, to another bundle and two checkpoints of it; what was in use is kept.
+
+    `checkpoints` are the newest and the one before it.
+
+    Raises:
+        StoreDamagedError: what it should point to is not whole; the pointer stays where it was.
+        ValueError: there is a fallback already: commit or roll back first.
+    """
+    now = read_current(folder)
+    if now.fallback is not None:
+        raise ValueError("a release is on probation")
+    check_bundle(folder, bundle)
+    newest, previous = (Checkpoint(name, _check_checkpoint(folder, name)) for name in checkpoints)
+    return _move(folder, Current(bundle, newest, previous, now.life))
+
+
+def roll_back(folder: Path) -> Current:
+    """Move the pointer, in one step, back to what was in use before the last swap; nothing without one.
+
+    Raises:
+        StoreDamagedError: that is not whole; the pointer stays where it was.
+    """
+    now = read_current(folder)
+    if now.fallback is None:
+        return now
+    if now.fallback.bundle is not None:
+        check_bundle(folder, now.fallback.bundle)
+    if now.fallback.checkpoint is not None:
+        load_life(folder, now.fallback)
+    return _move(folder, Current(*now.fallback))
+
+
+def commit_swap(folder: Path) -> Current:
+    """Give up, in one step, what was in use before the last swap; nothing without one."""
+    now = read_current(folder)
+    return _move(folder, now._replace(fallback=None)) if now.fallback is not None else now
+
+
+def renew_fallback(folder: Path, checkpoints: tuple[str, str]) -> Current:
+    """Move the fallback to two later checkpoints of its bundle: the newest and the one before it.
+
+    Raises:
+        ValueError: there is no fallback.
+    """
+    now = read_current(folder)
+    if now.fallback is None:
+        raise ValueError("there is no fallback")
+    newest, previous = (Checkpoint(name, _check_checkpoint(folder, name)) for name in checkpoints)
+    return _move(folder, now._replace(fallback=Life(now.fallback.bundle, newest, previous)))
+
+
+def _move(folder: Path, target: Current) -> Current:
+    write_atomically(folder / POINTER, _pointer_bytes(target))
+    _remove_old_checkpoints(folder, target)
+    return target
+
+
+def _last_whole(folder: Path, life: Life) -> Checkpoint | None:
     """Return the newest checkpoint in use that still reads back: the one to go back to."""
-    for generation in (current.checkpoint, current.previous):
+    for generation in (life.checkpoint, life.previous):
         with contextlib.suppress(StoreDamagedError):
             if generation is not None:
                 _load(folder, generation, "")
@@ -160,15 +243,27 @@ def _last_whole(folder: Path, current: Current) -> Checkpoint | None:
 
 
 def _pointer_bytes(current: Current) -> bytes:
-    newest, previous = current.checkpoint, current.previous
-    found = {
-        "format": FORMAT,
-        "bundle": current.bundle,
+    found: dict[str, Any] = {"format": 1, **_plain(current.life)}
+    if current.fallback is not None:
+        found |= {"format": FORMAT, "fallback": _plain(current.fallback)}
+    return (json.dumps(found, indent=2) + "\n").encode("utf-8")
+
+
+def _plain(life: Life) -> dict[str, Any]:
+    newest, previous = life.checkpoint, life.previous
+    return {
+        "bundle": life.bundle,
         "checkpoint": newest.name if newest else None,
         "sha256": newest.sha256 if newest else None,
         "previous": {"checkpoint": previous.name, "sha256": previous.sha256} if previous else None,
     }
-    return (json.dumps(found, indent=2) + "\n").encode("utf-8")
+
+
+def _life(found: Any) -> Life:
+    """Return the life of `_plain`; ValueError, KeyError or TypeError for anything else."""
+    newest = _checkpoint(found["checkpoint"], found["sha256"])
+    previous = found["previous"] or {"checkpoint": None, "sha256": None}
+    return Life(_text(found["bundle"]), newest, _checkpoint(previous["checkpoint"], previous["sha256"]))
 
 
 def _checkpoint(name: Any, digest: Any) -> Checkpoint | None:
@@ -212,9 +307,17 @@ def load_checkpoint(folder: Path) -> Loaded | None:
     Raises:
         StoreDamagedError: checkpoints are pointed at, but none is whole.
     """
-    current = read_current(folder)
+    return load_life(folder, read_current(folder).life)
+
+
+def load_life(folder: Path, life: Life) -> Loaded | None:
+    """Read the newest whole checkpoint of a life; None when it has none.
+
+    Raises:
+        StoreDamagedError: checkpoints are pointed at, but none is whole.
+    """
     problem = ""
-    for generation in (current.checkpoint, current.previous):
+    for generation in (life.checkpoint, life.previous):
         if generation is None:
             continue
         try:
@@ -230,11 +333,24 @@ def load_checkpoint(folder: Path) -> Loaded | None:
 
 def load_previous(folder: Path) -> Loaded | None:
     """Read the checkpoint that `load_checkpoint` would go back to; None when it is missing or not whole."""
-    previous = read_current(folder).previous
-    if previous is None:
-        return None
+    return load_others(folder)[0]
+
+
+def load_others(folder: Path) -> list[Loaded | None]:
+    """Read every checkpoint but the newest that may be returned to: the one before it, those of the fallback.
+
+    None stands for one that is missing or not whole.
+    """
+    current = read_current(folder)
+    wanted = [current.previous]
+    if current.fallback is not None:
+        wanted += [current.fallback.checkpoint, current.fallback.previous]
+    return [None if each is None else _whole(folder, each) for each in wanted]
+
+
+def _whole(folder: Path, checkpoint: Checkpoint) -> Loaded | None:
     try:
-        return _load(folder, previous, "")
+        return _load(folder, checkpoint, "")
     except StoreDamagedError:
         return None
 
@@ -274,7 +390,7 @@ def _number(path: Path) -> int:
 
 
 def _remove_old_checkpoints(folder: Path, current: Current) -> None:
-    kept = {generation.name for generation in (current.checkpoint, current.previous) if generation}
+    kept = current.names
     with guarded("removing old checkpoints"):
         for path in (folder / CHECKPOINTS).glob(f"*{SUFFIX}"):
             if path.name not in kept:
@@ -329,8 +445,8 @@ def check_bundle(folder: Path, digest: str) -> None:
 
 
 def remove_bundle(folder: Path, digest: str) -> None:
-    """Remove a bundle that is not in use; ValueError when it is."""
-    if read_current(folder).bundle == digest:
+    """Remove a bundle that is not in use nor to go back to; ValueError when it is."""
+    if digest in read_current(folder).bundles:
         raise ValueError(f"bundle {digest[:12]} is in use")
     with guarded("removing a bundle"):
         _discard(bundle_folder(folder, digest))
@@ -377,8 +493,7 @@ def tidy(folder: Path) -> int:
 
     Call it at start, under the store's lock: half-written files, and checkpoints never pointed at.
     """
-    current = read_current(folder)
-    kept = {generation.name for generation in (current.checkpoint, current.previous) if generation}
+    kept = read_current(folder).names
     removed = 0
     with guarded("tidying the state folder"):
         for place in (folder, folder / BUNDLES, folder / CHECKPOINTS):

@@ -50,14 +50,14 @@ def learner_config(settings: Settings) -> LearnerConfig:
     return LearnerConfig.from_dict(settings.learner)
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest of the backbone in use.
+def read_manifest(folder: Path, bundle: str | None = None) -> Manifest:
+    """Return the manifest of the backbone of a bundle, or of the one in use.
 
     Raises:
         ConfigError: none is in use.
         StoreDamagedError: its bundle is not whole.
     """
-    return Manifest.from_json(json.dumps(_bundle_facts(folder)["backbone"]))
+    return Manifest.from_json(json.dumps(_bundle_facts(folder, bundle)["backbone"]))
 
 
 def bundle_name(folder: Path) -> str:
@@ -71,8 +71,8 @@ def bundle_facts(name: str, manifest: Manifest) -> bytes:
     return (json.dumps(facts, indent=2, sort_keys=True) + "\n").encode("utf-8")
 
 
-def open_staged(folder: Path, settings: Settings) -> Backbone:
-    """Open the backbone in use, as its manifest and the settings say.
+def open_staged(folder: Path, settings: Settings, bundle: str | None = None) -> Backbone:
+    """Open the backbone of a bundle, or of the one in use, as its manifest and the settings say.
 
     Raises:
         ConfigError: none is in use.
@@ -80,18 +80,21 @@ def open_staged(folder: Path, settings: Settings) -> Backbone:
     """
     engine = settings.engine
     return open_backbone(
-        model_path(folder),
+        model_path(folder, bundle),
         num_threads=engine.threads,
         isolate=engine.isolate,
         delegate=engine.delegate or None,
-        manifest=read_manifest(folder),
+        manifest=read_manifest(folder, bundle),
         engine_cache=folder / ENGINES,
     )
 
 
-def model_path(folder: Path) -> Path:
-    """Return the file of the backbone in use; one for an accelerator lies beside its CPU twin."""
-    place = install.bundle_folder(folder, install.read_current(folder).bundle or "")
+def model_path(folder: Path, bundle: str | None = None) -> Path:
+    """Return the file of the backbone of a bundle, or of the one in use.
+
+    One for an accelerator lies beside its CPU twin.
+    """
+    place = install.bundle_folder(folder, bundle or install.read_current(folder).bundle or "")
     accelerated = (place / MODEL_EDGETPU, place / MODEL_ONNX)
     return next((path for path in accelerated if path.exists()), place / MODEL)
 
@@ -109,8 +112,8 @@ def bundles(folder: Path) -> list[BundleInfo]:
     return sorted(found, key=lambda bundle: bundle.name)
 
 
-def _bundle_facts(folder: Path) -> dict[str, Any]:
-    digest = install.read_current(folder).bundle
+def _bundle_facts(folder: Path, bundle: str | None = None) -> dict[str, Any]:
+    digest = bundle or install.read_current(folder).bundle
     if digest is None:
         raise ConfigError(f"{folder} has no backbone yet: run `edge-cl backbone add FILE`")
     install.check_bundle(folder, digest)

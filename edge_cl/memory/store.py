@@ -422,6 +422,11 @@ class Store:
         return self._shelf.space
 
     @property
+    def is_read_only(self) -> bool:
+        """Whether it was opened for reading."""
+        return self._lock is None
+
+    @property
     def other_space(self) -> FeatureSpace | None:
         """The other space that is kept while a learner moves from one to another."""
         return self._other.space if self._other else None

@@ -19,6 +19,7 @@ from edge_cl.device.install import (
     remove_bundle,
     save_checkpoint,
     stage_bundle,
+    swap,
     tidy,
     write_atomically,
 )
@@ -191,7 +192,7 @@ def test_a_pointer_may_not_lead_out_of_the_folder(tmp_path):
 
 
 def test_a_pointer_of_a_newer_version_is_refused(tmp_path):
-    (tmp_path / "current.json").write_text('{"format": 2}')
+    (tmp_path / "current.json").write_text('{"format": 3}')
     with pytest.raises(MismatchError, match="newer"):
         read_current(tmp_path)
 
@@ -256,3 +257,74 @@ def test_leftovers_of_an_interrupted_run_are_removed_at_the_next_start(tmp_path)
     assert tidy(tmp_path) == 3
     assert everything(tmp_path) == whole
     check_bundle(tmp_path, digest)
+
+
+def two_lives(folder):
+    """Swap from one bundle to another; return the pointer before and after."""
+    old, new = stage_bundle(folder, FILES), stage_bundle(folder, {"bundle.json": b"2"})
+    point_to(folder, bundle=old)
+    saved(folder, 1)
+    saved(folder, 2)
+    before = read_current(folder)
+    names = [save_checkpoint(folder, {"w": np.full(1, value)}, {"seq": value}) for value in (3, 4)]
+    return before, swap(folder, new, (names[1], names[0]))
+
+
+def test_a_swap_moves_everything_in_one_step_and_keeps_the_way_back(tmp_path):
+    before, after = two_lives(tmp_path)
+    assert after == read_current(tmp_path)
+    assert after.fallback == before.life
+    assert load_checkpoint(tmp_path).header["seq"] == 4
+    assert [each.header["seq"] for each in install.load_others(tmp_path)] == [3, 2, 1]
+    assert tidy(tmp_path) == 0
+    with pytest.raises(ValueError, match="probation"):
+        swap(tmp_path, before.bundle, (after.checkpoint.name, after.previous.name))
+    with pytest.raises(ValueError, match="in use"):
+        remove_bundle(tmp_path, before.bundle)
+
+
+def test_the_way_back_leads_to_what_was_and_only_once(tmp_path):
+    before, after = two_lives(tmp_path)
+    assert install.roll_back(tmp_path) == before
+    assert install.roll_back(tmp_path) == before
+    assert load_checkpoint(tmp_path).header["seq"] == 2
+    assert len(everything(tmp_path / "checkpoints")) == 2
+    remove_bundle(tmp_path, after.bundle)
+
+
+def test_a_committed_swap_gives_the_way_back_up(tmp_path):
+    before, after = two_lives(tmp_path)
+    assert install.commit_swap(tmp_path) == after._replace(fallback=None)
+    assert install.roll_back(tmp_path) == after._replace(fallback=None)
+    assert len(everything(tmp_path / "checkpoints")) == 2
+    remove_bundle(tmp_path, before.bundle)
+
+
+def test_later_checkpoints_of_both_lives_stay_apart(tmp_path):
+    before, _ = two_lives(tmp_path)
+    saved(tmp_path, 5)
+    names = [save_checkpoint(tmp_path, {"w": np.zeros(1)}, {"seq": value}) for value in (6, 7)]
+    install.renew_fallback(tmp_path, (names[1], names[0]))
+    assert load_checkpoint(tmp_path).header["seq"] == 5
+    assert [each.header["seq"] for each in install.load_others(tmp_path)] == [4, 7, 6]
+    assert install.roll_back(tmp_path).bundle == before.bundle
+    assert load_checkpoint(tmp_path).header["seq"] == 7
+    with pytest.raises(ValueError, match="no fallback"):
+        install.renew_fallback(tmp_path, (names[1], names[0]))
+
+
+def test_a_pointer_without_a_way_back_is_one_that_older_programs_read(tmp_path):
+    two_lives(tmp_path)
+    assert json.loads((tmp_path / "current.json").read_bytes())["format"] == 2
+    install.commit_swap(tmp_path)
+    found = json.loads((tmp_path / "current.json").read_bytes())
+    assert found["format"] == 1
+    assert "fallback" not in found
+
+
+def test_a_way_back_that_is_not_whole_is_not_taken(tmp_path):
+    before, after = two_lives(tmp_path)
+    (bundle_folder(tmp_path, before.bundle) / "backbone.tflite").write_bytes(b"other")
+    with pytest.raises(StoreDamagedError):
+        install.roll_back(tmp_path)
+    assert read_current(tmp_path) == after
