@@ -30,6 +30,7 @@ COMMANDS = {
     "status": "status",
     "relabel": "relabel",
     "forget": "forget",
+    "sync": "sync",
     "backbone": "backbone",
     "eval": "evaluate",
     "doctor": "doctor",
@@ -46,7 +47,7 @@ Teach this machine to recognise things, from a few labelled pictures, for good.
   edge-cl predict new.jpg                    ask it
   edge-cl status                             see what it knows, and what it is unsure of
 
-Nothing leaves this machine. What was acknowledged survives a pulled plug.
+Nothing leaves this machine unless you enrol it with a host. What was acknowledged survives a pulled plug.
 """
 
 

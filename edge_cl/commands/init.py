@@ -1,4 +1,4 @@
-"""`edge-cl init`: make a learner."""
+"""`edge-cl init`: make a learner, and enrol it with a host."""
 
 import argparse
 from pathlib import Path
@@ -52,10 +52,66 @@ def add_parser(subparsers: Any) -> None:
     )
     add_staging_options(parser)
     add_engine_options(parser)
+    host = parser.add_argument_group("host (also of a learner that is here already)")
+    host.add_argument("--host", metavar="URL", help="enrol with the host at this address")
+    host.add_argument("--code", metavar="CODE", help="the one-time code that `host-trainer enroll` printed")
+    host.add_argument(
+        "--name", default="", metavar="NAME", help="name of this device there, if the code has none"
+    )
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Make the state folder and return what is in it; the settings come last and make it valid."""
+    """Make the state folder, enrol it where asked, and return what is in it."""
+    if (args.host is None) != (args.code is None) or (args.name and args.host is None):
+        raise ConfigError(
+            "--host and --code go together: the code is what `host-trainer enroll` printed there"
+        )
+    is_there = args.host is not None and read_settings(args.state) is not None
+    if is_there:
+        _refuse_options(args)
+    if args.host is not None:
+        _check_enrolment(args)  # a slip there should not leave half of what was asked for
+    made = {"state": str(args.state), "is_new": not is_there} | ({} if is_there else _made(args))
+    return {**made, "enrolment": None if args.host is None else _enrolled(args)}
+
+
+def _refuse_options(args: argparse.Namespace) -> None:
+    """Refuse options that make a learner where there is one: they would be ignored."""
+    names = ("backbone", "views", "buffer_bytes", "density", "lam", "steps_per_update", "seed")
+    given = [name for name in names if getattr(args, name) is not None]
+    given += [name for name in ("keep_jpeg", "no_residual", "no_audit") if getattr(args, name)]
+    if given:
+        raise ConfigError(
+            f"{args.state} holds a learner already: enrol it without --{given[0].replace('_', '-')},"
+            " or choose another --state"
+        )
+
+
+def _check_enrolment(args: argparse.Namespace) -> None:
+    from edge_cl.device.sync.enrolment import checked
+
+    checked(args.host, args.code, args.name)
+
+
+def _enrolled(args: argparse.Namespace) -> dict[str, Any]:
+    from edge_cl.device.staged import settings_of
+    from edge_cl.device.sync.enrolment import enrol
+    from edge_cl.device.sync.syncing import hardware
+
+    settings = settings_of(args.state)
+    found = enrol(args.state, args.host, args.code, hardware(settings.engine.delegate), args.name)
+    return {
+        "host": found.url,
+        "device": found.device,
+        "model": found.model,
+        "channel": found.channel,
+        "most": found.level,
+        "level": settings.sync.level,
+    }
+
+
+def _made(args: argparse.Namespace) -> dict[str, Any]:
+    """Make the learner; the settings come last and make it valid."""
     from edge_cl.device.staged import learner_config
 
     _refuse_taught(args.state)
@@ -69,7 +125,6 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     backbone = stage(args, file, settings.engine) if file else None
     write_settings(args.state, settings)
     return {
-        "state": str(args.state),
         "settings": str(args.state / SETTINGS),
         "backbone": backbone,
         "is_shipped": file is not None and args.backbone is None,
@@ -89,7 +144,7 @@ def _refuse_taught(state: Path) -> None:
 
 def _is_ours(state: Path) -> bool:
     """Tell whether all that lies there is from an `init` that did not finish."""
-    known = {"bundles", "checkpoints", "current.json", "engines", "lock"}
+    known = {"bundles", "checkpoints", "current.json", "engines", "lock", "sync", "tuf"}
     return all(path.name in known or path.name.startswith(".part-") for path in state.iterdir())
 
 
@@ -111,10 +166,28 @@ def _learner(args: argparse.Namespace) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> str:
     """Put the result into words."""
+    return "\n".join([*(_new(result) if result["is_new"] else []), *_host(result)])
+
+
+def _new(result: dict[str, Any]) -> list[str]:
     lines = [f"a new learner lives in {printable(result['state'])}"]
     if result["backbone"] is None:
-        return "\n".join([*lines, "next: `edge-cl backbone add FILE` with a .tflite image model"])
+        return [*lines, "next: `edge-cl backbone add FILE` with a .tflite image model"]
     lines += describe(result["backbone"])
     if result["is_shipped"]:
         lines.append("it ships with edge-cl; `edge-cl init --backbone FILE` takes another")
-    return "\n".join([*lines, "next: `edge-cl learn PHOTOS/`"])
+    return [*lines, "next: `edge-cl learn PHOTOS/`"]
+
+
+def _host(result: dict[str, Any]) -> list[str]:
+    found = result["enrolment"]
+    if found is None:
+        return []
+    level = found["level"]
+    told = f"up to {level}, as [sync] in config.toml says" if level != "never" else "nothing, as [sync] says"
+    return [
+        f"enrolled with {printable(found['host'])} as {found['device']},"
+        f" for bundles of {found['model']} ({found['channel']})",
+        f"it is told {told}, and never more than {found['most']}",
+        "next: `edge-cl sync --dry-run` shows what would leave, `edge-cl sync` tells it",
+    ]

@@ -30,6 +30,7 @@ DEVICE_COMMANDS = {
     "doctor": "doctor --state {taught}",
     "forget": "forget --sample 3 --yes --state {taught}",
     "relabel": "relabel 1 1 --state {taught}",
+    "sync": "sync --dry-run --state {taught}",
     "backbone add": "backbone add {backbone} --state {taught}",
     "backbone list": "backbone list --state {taught}",
     "backbone show": "backbone show --state {taught}",

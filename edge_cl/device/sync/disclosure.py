@@ -184,16 +184,17 @@ def telling(target: Named, told: Named, verdicts: Sequence[Verdict], minimum: in
     `target` is of `shown`, its classes include those of `told`.
     """
     now, before = target.statistics, on(told, target.labels)
-    joined = sum(max(0, each.samples - each.told) for each in verdicts if each.word == TOLD)
+    come = sum(abs(each.samples - each.told) for each in verdicts if each.word == TOLD)
+    gone = sum(each.told for each in verdicts if each.word == TAKEN_BACK)
     is_open = any(each.word == TOLD and each.level != STATISTICS for each in verdicts)
     changed = (now.counts != before.counts) | (now.sums != before.sums).any(axis=1)
     if changed.sum() > MAX_CLASSES:  # the rest waits for the next statistics
         changed &= np.cumsum(changed) <= MAX_CLASSES
         now = _only(now, before, changed)
-    if joined >= minimum or is_open:
+    if come + gone >= minimum or is_open:
         rank, is_flat = increment.affordable_rank(SCATTER_BYTES, now.sums.shape[1]), False
     elif changed.any() or now.residue != before.residue:
-        rank, is_flat = 0, True  # too few joined: of the spread only its trace, which keeps to the counts
+        rank, is_flat = 0, True  # too few: of the spread only its trace, which keeps to the counts
     elif any(each.word == WAITS for each in verdicts) or increment.untold(now, before) <= ENOUGH_TOLD:
         return None
     else:

@@ -5,6 +5,7 @@ brings the same answer, and the code is not used up for nothing.
 """
 
 import hashlib
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from edge_cl.device.transport import Answer, Question, Transport, checked_url
 from edge_cl.errors import ConfigError, ProtocolError, TransportError
 from edge_cl.wire import canonical, enrolment, routes
 from edge_cl.wire.enrolment import Code, Enrol, Enrolled
-from edge_cl.wire.fields import from_plain
+from edge_cl.wire.fields import NAME, from_plain
 from edge_cl.wire.messages import Refusal
 
 
@@ -44,11 +45,7 @@ def enrol(
         TransportError: no answer, or not the host that the code is of.
         StoreError: the storage refuses; asking again with the same code goes on.
     """
-    place, read = checked_url(url), _code(code)
-    address = str(place._replace(path=None, query=None, fragment=None))
-    if (place.scheme == "https") != bool(read.fingerprint):
-        kind = "a host with TLS: give its https address" if read.fingerprint else "http, to this machine only"
-        raise ConfigError(f"{url} does not go with this code, which is for {kind}")
+    address, read = checked(url, code, name)
     with open_outbox(state) as outbox:
         before = outbox.enrolment()
         if before is not None and before.fingerprint != read.fingerprint.hex():
@@ -71,11 +68,23 @@ def enrol(
     return found
 
 
-def _code(text: str) -> Code:
+def checked(url: str, code: str, name: str) -> tuple[str, Code]:
+    """Return the host's address and the code, as far as they can be checked without asking.
+
+    Raises:
+        ConfigError: one of them, or the name, cannot be, or they do not go together.
+    """
+    place = checked_url(url)
     try:
-        return enrolment.read_code(text)
+        read = enrolment.read_code(code)
     except ProtocolError as error:
         raise ConfigError(f"this is not a code of a host: {error}") from error
+    if (place.scheme == "https") != bool(read.fingerprint):
+        kind = "with TLS: give its https address" if read.fingerprint else "without TLS, on this machine"
+        raise ConfigError(f"{url} does not go with this code, which is of a host {kind}")
+    if name and not re.fullmatch(NAME, name, re.ASCII):
+        raise ConfigError(f"{name!r} cannot be a device's name: use up to 64 of a-z, 0-9, `.`, `_` and `-`")
+    return str(place._replace(path=None, query=None, fragment=None)), read
 
 
 def _asked(
@@ -86,12 +95,7 @@ def _asked(
     if nonce is None:
         nonce = secrets.token_bytes(enrolment.NONCE_BYTES)
         outbox.keep_nonce(known_as, nonce)
-    try:
-        body = enrolment.write(Enrol(code.token, nonce, name, hardware, RUNTIME))
-    except ValueError as error:
-        raise ConfigError(
-            f"{name!r} cannot be the name of a device: use a-z, 0-9, `.`, `_` and `-`"
-        ) from error
+    body = enrolment.write(Enrol(code.token, nonce, name, hardware, RUNTIME))
     with network.talk(address) as talk:
         headers = {"Content-Type": routes.JSON}
         answer = talk.ask(Question("POST", routes.ENROLMENT, body, headers), MAX_ANSWER_BYTES)

@@ -53,7 +53,7 @@ def knowledge(agent: Agent, taken: Named | None = None) -> Knowledge:
     """
     learner = agent.learner
     own = Named(learner.labels, learner.own_statistics())
-    right, seen = float(learner.progress.right.sum()), float(learner.progress.seen.sum())
+    samples, accuracy = progress(agent)
     return Knowledge(
         agent.space,
         own if taken is None else named.plus(own, taken),
@@ -62,10 +62,17 @@ def knowledge(agent: Agent, taken: Named | None = None) -> Knowledge:
         lambda: _live(agent),
         agent.store.features,
         agent.store.jpeg,
-        int(learner.progress.taught.sum()),
+        samples,
         len(learner.suspects()),
-        round(PER_MILLE * right / seen) if seen else None,
+        None if accuracy < 0 else accuracy,
     )
+
+
+def progress(agent: Agent) -> tuple[int, int]:
+    """Return the samples taught so far, and the accuracy before learning, per mille, -1 for unknown."""
+    found = agent.learner.progress
+    right, seen = float(found.right.sum()), float(found.seen.sum())
+    return int(found.taught.sum()), round(PER_MILLE * right / seen) if seen else -1
 
 
 def forgotten_ones_aside(sent: Iterable[int], labels: Mapping[int, str]) -> dict[int, str]:

@@ -32,6 +32,7 @@ from edge_cl.wire.labels import Edit, Edits
 from edge_cl.wire.messages import FEATURES, Statistics
 
 FOLDER, DATABASE = "sync", "sync.db"
+BUTTON = "sync-now"  # a file in the state folder: whoever makes it wants a round now
 APPLICATION_ID = 0x45434C53  # "ECLS" in the file header
 VERSION = 1
 READY, COMMITTING, TOLD, FOLDED = "ready", "committing", "told", "folded"
@@ -134,6 +135,16 @@ def read_outbox(state: Path) -> Iterator["Outbox | None"]:
         return
     with contextlib.closing(Outbox(path, read_only=True)) as outbox:
         yield outbox
+
+
+def take_button(state: Path) -> bool:
+    """Tell whether somebody has made the file BUTTON, and remove it."""
+    path = state / BUTTON
+    if not path.exists():
+        return False
+    with guarded("removing the button"):
+        path.unlink(missing_ok=True)
+    return True
 
 
 class Outbox:

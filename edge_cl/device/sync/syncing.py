@@ -19,18 +19,11 @@ from edge_cl.device.sync import disclosure
 from edge_cl.device.sync.following import Known, steps
 from edge_cl.device.sync.knowledge import Knowledge, knowledge
 from edge_cl.device.sync.line import RUNTIME, Line, Traffic
+from edge_cl.device.sync.loading import Load, Who, load
 from edge_cl.device.sync.outbox import Enrolment, Outbox, Standing, open_outbox
 from edge_cl.device.sync.session import Board, Fare, RevokedError, Sent, Session
 from edge_cl.device.transport import Transport
-from edge_cl.errors import (
-    ConfigError,
-    EdgeError,
-    MismatchError,
-    ProtocolError,
-    ReleaseError,
-    StoreBusyError,
-    TransportError,
-)
+from edge_cl.errors import ConfigError, EdgeError, ReleaseError, StoreBusyError
 from edge_cl.wire import release
 from edge_cl.wire import round as rounds
 from edge_cl.wire.labels import Edit, Edits
@@ -138,6 +131,23 @@ def hardware(delegate: str) -> tuple[str, ...]:
     return (*(name for word, name in kinds.items() if delegate.startswith(word)), "cpu")
 
 
+def known_to(agent: Agent, outbox: Outbox | None, running: Running = Running()) -> Knowledge:  # noqa: B008
+    """Return what an agent could tell, given the bundle that it runs under; it must stay open meanwhile."""
+    taken = None if outbox is None or running.taken is None else outbox.told(running.taken)
+    is_here = taken is not None and taken.space == agent.space.id
+    return knowledge(agent, taken.named() if taken is not None and is_here else None)
+
+
+def loaded(outbox: Outbox | None, known: Knowledge, settings: SyncSettings, most_bytes: int) -> Load:
+    """Return what would go to the host next; changes nothing."""
+    enrolment = None if outbox is None else outbox.enrolment()
+    if outbox is None or enrolment is None:
+        return load(outbox, known, settings, Who(), most_bytes)
+    edits = outbox.edits()
+    who = Who(enrolment.device, enrolment.level, edits[-1].version if edits else 0)
+    return load(outbox, known, settings, who, most_bytes)
+
+
 class _Sync:
     def __init__(
         self,
@@ -166,7 +176,7 @@ class _Sync:
                 edits = self._edits(session)
                 fetched = self._fetched(session, offer, running, network, installation)
                 session.report(Fare(bundle=running.bundle) if installation is None else installation.fare())
-            except (TransportError, ProtocolError, ConfigError, MismatchError) as error:
+            except EdgeError as error:
                 self._failed(session, error)
                 raise
             self._done(session, known)
@@ -190,12 +200,9 @@ class _Sync:
             return
         with open_agent(self._state, read_only=True) as agent:
             self._notes += agent.notes
-            space, before = agent.space.id, self._outbox.standing().space
-            if before != space:
-                self._outbox.enter_space(space)
-            taken = None if running.taken is None else self._outbox.told(running.taken)
-            is_here = taken is not None and taken.space == space
-            yield knowledge(agent, taken.named() if taken is not None and is_here else None)
+            if self._outbox.standing().space != agent.space.id:
+                self._outbox.enter_space(agent.space.id)
+            yield known_to(agent, self._outbox, running)
 
     # -- the names of classes ----------------------------------------------------------------------------
 
