@@ -17,6 +17,7 @@ import ledger
 import numpy as np
 from photographs import SETS, data_folder, unpack
 
+from edge_cl.evaluation.agreement import cosines
 from edge_cl.vision.backbone import open_backbone
 from host_trainer.backbones.networks import build, parse_spec
 from host_trainer.backbones.tflite.rebuild import read_tflite
@@ -26,7 +27,6 @@ from host_trainer.datasets.folders import read_folder
 from host_trainer.datasets.pixels import open_pixels
 from host_trainer.datasets.splits import spread
 from host_trainer.export.cost import Cost, measure
-from host_trainer.export.golden import cosines
 from host_trainer.export.litert import convert
 from host_trainer.export.parity import Features, Labelled
 from host_trainer.export.probe import probe_accuracy

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_cl.evaluation.agreement import cosines
 from host_trainer.export.cost import Cost
-from host_trainer.export.golden import cosines
 from host_trainer.export.probe import probe_accuracy
 
 

@@ -5,11 +5,11 @@ Both answered the same samples, so what counts are those that one got right and 
 beyond it, so that a class of four pictures is not judged like one of four hundred.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from edge_cl.evaluation.pairs import at_least, is_fall
 from edge_cl.sample import label_key
 
 HELD_OUT = ""  # the source of samples that no device supplied
@@ -173,22 +173,6 @@ def judge(
     return Verdict(not found, found, tuple(_notes(here, lines, old, new)), lines, all_old, churn)
 
 
-def is_fall(lost: int, won: int, count: int, allowed: float, luck: float) -> bool:
-    """Tell whether more than `allowed` of `count` samples were lost, and not by luck.
-
-    Args:
-        lost: right before, wrong now.
-        won: wrong before, right now.
-        count: of all samples.
-        allowed: fraction that is let pass.
-        luck: probability of saying yes where losses beyond it and gains are equally likely.
-    """
-    beyond = lost - math.floor(allowed * count)
-    if beyond <= won:
-        return False
-    return _at_least(beyond, beyond + won, 0.5) <= luck
-
-
 def policy_facts(policy: Policy) -> dict[str, Any]:
     """Return a policy as plain JSON values."""
     return asdict(policy)
@@ -255,7 +239,7 @@ def _missed(label: str, lines: Sequence[Line], policy: Policy) -> str:
     pairs = pairs if pairs.samples else _sum(line.pairs for line in own)
     if (
         not pairs.samples
-        or _at_least(pairs.samples - pairs.after, pairs.samples, 1 - policy.new) > policy.luck
+        or at_least(pairs.samples - pairs.after, pairs.samples, 1 - policy.new) > policy.luck
     ):
         return ""
     return f"new class {label} is right on {_share(pairs.after, pairs)}, less than {policy.new:.0%}"
@@ -300,11 +284,3 @@ def _notes(
 
 def _share(right: int, pairs: Pairs) -> str:
     return f"{right / pairs.samples:.1%} ({right} of {pairs.samples})"
-
-
-def _at_least(least: int, count: int, chance: float) -> float:
-    """Return the probability of `least` or more of `count` draws, each with this chance."""
-    return sum(
-        math.comb(count, hits) * chance**hits * (1 - chance) ** (count - hits)
-        for hits in range(least, count + 1)
-    )

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from edge_cl.errors import ConfigError, MismatchError, ModelError, ProtocolError
+from edge_cl.evaluation.agreement import cosines
 from edge_cl.vision.backbone import Backbone, open_backbone
 from host_trainer.datasets.splits import spread
 from host_trainer.export import golden
-from host_trainer.export.golden import cosines
 from host_trainer.export.litert import Scheme, convert
 from host_trainer.network import to_input
 from host_trainer.quantisation.folding import fold

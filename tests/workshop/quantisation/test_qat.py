@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from edge_cl.errors import ModelError
+from edge_cl.evaluation.agreement import cosines
 from edge_cl.vision.backbone import open_backbone
 from host_trainer.backbones.networks import with_head
-from host_trainer.export.golden import cosines
 from host_trainer.export.litert import convert
 from host_trainer.network import to_input
 from host_trainer.quantisation import qat

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from host_trainer.retraining.gate import HELD_OUT, Cost, Evidence, Policy, is_fall, judge, verdict_of
+from edge_cl.evaluation.pairs import is_fall
+from host_trainer.retraining.gate import HELD_OUT, Cost, Evidence, Policy, judge, verdict_of
 
 OLD = ("can", "mug")
 NEW = (*OLD, "jar")
