@@ -93,7 +93,7 @@ def run_trial(trial: Trial, scale: Scale) -> str:
     from host_trainer.sparcl.plan import make_plan
     from host_trainer.sparcl.record import to_json
     from host_trainer.sparcl.schedule import Sparsity
-    from host_trainer.sparcl.session import Options, Subject, course_of, recorder_of
+    from host_trainer.sparcl.subject import Subject, course_of, recorder_of
     from host_trainer.sparcl.tasks import plan_tasks
 
     data = cifar.load(scale.learned, scale.asked)
@@ -107,8 +107,8 @@ def run_trial(trial: Trial, scale: Scale) -> str:
     model = with_head(build(parse_spec(scale.network), trial.seed), len(pictures.classes), trial.seed)
     wide = Network(model, pictures.classes, name=scale.network)
     subject = Subject(pictures, "class-incremental", tasks, open_learner(wide, plan), wide, plan)
-    options = Options("cifar10-jpeg", Path(), command=f"python benchmarks/sparcl.py --only {trial.name}")
-    recorder, course = recorder_of(options, subject), course_of(subject, time.perf_counter)
+    recorder = recorder_of(subject, f"python benchmarks/sparcl.py --only {trial.name}")
+    course = course_of(subject, time.perf_counter)
     recorder.before(course.answers(-1))
     course.run(Following(recorder))
     return to_json(recorder.finished(peak_bytes(), subject.learner.reservoir.size_bytes))

@@ -1,6 +1,7 @@
 """What every command of the workshop shares: its usual options, one JSON object, and a progress bar."""
 
 import json
+import logging
 import os
 import shlex
 import signal
@@ -35,6 +36,7 @@ def say(line: str) -> None:
 def quiet_libraries() -> None:
     """Keep the start-up chatter of TensorFlow off the terminal, before it is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every small training that is traced
 
 
 class Meter:

@@ -75,6 +75,27 @@ Augment = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of weights, order and augmentation.")]
+WeightsOr = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="WEIGHTS",
+        help="random [usual], imagenet (downloaded by Keras), FILE.npz or a checkpoint folder.",
+    ),
+]
+AugmentOr = Annotated[
+    str | None,
+    typer.Option(
+        "--augment",
+        metavar="NAMES",
+        help="Changes, by name: flip, crop, colour, rotation, cutout, noise, mixup; or none [usual:"
+        " flip,crop].",
+    ),
+]
+SeedOr = Annotated[
+    int | None,
+    typer.Option("--seed", metavar="N", min=0, help="Of weights, order and augmentation [usual: 0]."),
+]
 Cache = Annotated[
     Path | None,
     typer.Option("--cache", metavar="DIR", help="Keep decoded pictures here (default: inside --out)."),
@@ -121,38 +142,59 @@ MethodName = Annotated[
     ),
 ]
 Protocol = Annotated[
-    str,
-    _continual("--protocol", help="class-incremental, task-incremental or domain-incremental."),
+    str | None,
+    _continual(
+        "--protocol",
+        metavar="NAME",
+        help="class-incremental [usual], task-incremental or domain-incremental.",
+    ),
 ]
 Tasks = Annotated[
-    int | None, _continual("--tasks", help="Into how many the classes are cut [usual: 5].", min=1)
+    int | None,
+    _continual(
+        "--tasks",
+        metavar="N",
+        help="Into how many the classes are cut [usual: 5; with --from 1].",
+        min=1,
+    ),
 ]
 Mode = Annotated[
     str | None,
     _continual(
         "--mode",
+        metavar="NAME",
         help="Of a sparcl method: edge (whole channels: saves time; usual), paper, or official (its authors'"
         " code).",
     ),
 ]
 SparsityShare = Annotated[
-    float | None, _continual("--sparsity", help="Share of weights that are zero [usual: 0.9].")
+    float | None,
+    _continual("--sparsity", metavar="SHARE", help="Share of weights that are zero [usual: 0.9]."),
 ]
 Without = Annotated[
-    str,
+    str | None,
     _continual("--without", metavar="NAMES", help="Parts of SparCL to leave out: masks, removal, gradients."),
 ]
-Places = Annotated[int | None, _continual("--buffer", help="Pictures kept for replay [usual: 200].")]
-Clip = Annotated[float | None, _continual("--clip", help="Longest gradient; 0 for no bound [usual].")]
+Places = Annotated[
+    int | None, _continual("--buffer", metavar="N", help="Pictures kept for replay [usual: 200].")
+]
+Clip = Annotated[
+    float | None, _continual("--clip", metavar="LENGTH", help="Longest gradient; 0 for no bound [usual].")
+]
 Origin = Annotated[
     Path | None,
-    _continual("--from", metavar="DIR", help="Go on from a finished training, with --new-data."),
+    _continual(
+        "--from",
+        metavar="DIR",
+        help="Go on from a finished training, with --new-data: its network, method, masks and buffer; epochs,"
+        " batch, rate, clip, augmentation and seed too, where no others are given.",
+    ),
 ]
 NewData = Annotated[
     str | None, _continual("--new-data", metavar="DIR", help="What to learn on top; its classes may be new.")
 ]
 Root = Annotated[
-    Path, _continual("--data-root", metavar="DIR", help="Where data sets called by name lie [here].")
+    Path | None, _continual("--data-root", metavar="DIR", help="Where data sets called by name lie [here].")
 ]
 
 
@@ -160,26 +202,26 @@ def train(
     out: Out,
     data: DataName = None,
     network: NetworkOr = None,
-    weights: Weights = "random",
+    weights: WeightsOr = None,
     epochs: EpochsOr = None,
     batch: BatchOr = None,
     rate: RateOr = None,
-    augment: Augment = "flip,crop",
-    seed: Seed = 0,
+    augment: AugmentOr = None,
+    seed: SeedOr = None,
     save_every: SaveEvery = 500,
     cache: Cache = None,
     tensorboard: Events = None,
     method: MethodName = None,
-    protocol: Protocol = "class-incremental",
+    protocol: Protocol = None,
     tasks: Tasks = None,
     mode: Mode = None,
     sparsity: SparsityShare = None,
-    without: Without = "",
+    without: Without = None,
     buffer: Places = None,
     clip: Clip = None,
     origin: Origin = None,
     new_data: NewData = None,
-    data_root: Root = Path(),
+    data_root: Root = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a classifier on pictures; its backbone is what `export` turns into a device's.
@@ -188,60 +230,64 @@ def train(
     Ctrl-C saves; the same command goes on. Runs on TensorFlow, or on JAX with KERAS_BACKEND=jax.
     """
     quiet_libraries()
-    shared = {
+    shared: dict[str, Any] = {
         "out": out,
-        "seed": seed,
         "save_every": save_every,
         "cache": cache,
-        "augment": names_of(augment),
+        "network": network,
+        "weights": weights,
+        "epochs": epochs,
+        "batch": batch,
+        "rate": rate,
+        "augment": None if augment is None else names_of(augment),
+        "seed": seed,
     }
-    given = {"network": network, "epochs": epochs, "batch": batch, "rate": rate}
-    chosen = {name: value for name, value in given.items() if value is not None}
+    continual: dict[str, Any] = {
+        "protocol": protocol,
+        "tasks": tasks,
+        "mode": mode,
+        "sparsity": sparsity,
+        "without": without,
+        "buffer": buffer,
+        "clip": clip,
+        "data_root": data_root,
+    }
     if method is None and origin is None:
-        only = {"--mode": mode, "--sparsity": sparsity, "--buffer": buffer, "--tasks": tasks, "--clip": clip}
+        only = {f"--{name.replace('_', '-')}": value for name, value in continual.items()}
         _refuse(only, "belongs to a training task after task: give --method too")
         _refuse({"--new-data": new_data}, "goes on from a finished training: give --from too")
-        result = _at_once({**shared, **chosen}, data, weights, tensorboard)
+        result = _at_once(_chosen(shared), data, tensorboard)
     else:
         _refuse({"--tensorboard": tensorboard}, "is for trainings without --method; see report.html")
-        result = _task_after_task(
-            {
-                **shared,
-                **chosen,
-                "command": command_line(),
-                "data": _only_one(data, new_data, origin),
-                "root": data_root,
-                "origin": origin,
-                "protocol": protocol,
-                "tasks": tasks,
-                "weights": weights,
-                "method": method,
-                "mode": mode,
-                "sparsity": sparsity,
-                "switches": dict.fromkeys(_parts_of(without), False),
-                "buffer": buffer,
-                "clip": clip,
-            }
-        )
+        continual |= {"root": continual.pop("data_root"), "without": _parts_of(without or "")}
+        continual |= {"command": command_line(), "origin": origin, "method": method}
+        given = _chosen({**shared, **continual})
+        result = _task_after_task({**given, "data": _only_one(data, new_data, origin)})
     if as_json:
         print_json(result)
     else:
         (show if "test_accuracy" in result else show_continual)(result)
 
 
-def _at_once(chosen: dict[str, Any], data: str | None, weights: str, events: Path | None) -> dict[str, Any]:
+def _chosen(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what was given; the rest has its usual value where it is used."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _at_once(chosen: dict[str, Any], data: str | None, events: Path | None) -> dict[str, Any]:
     from host_trainer.training.session import Options, train_classifier
 
     if data is None:
         raise ConfigError("no pictures to learn from: give --data DIR")
     usual = {"network": "mobilenetv2:0.35/96"}
-    options = Options(data=Path(data), weights=weights, events=events, **{**usual, **chosen})
+    options = Options(data=Path(data), events=events, **{**usual, **chosen})
     return train_classifier(options, meter, say)
 
 
 def _task_after_task(chosen: dict[str, Any]) -> dict[str, Any]:
     from host_trainer.export.cost import peak_bytes
-    from host_trainer.sparcl.session import Options, World, train_continually
+    from host_trainer.sparcl.options import Options
+    from host_trainer.sparcl.session import World, train_continually
 
     if "epochs" in chosen:
         if chosen["epochs"] != int(chosen["epochs"]):
@@ -254,6 +300,8 @@ def _task_after_task(chosen: dict[str, Any]) -> dict[str, Any]:
 def _only_one(data: str | None, new_data: str | None, origin: Path | None) -> str:
     if origin is not None and (new_data is None or data is not None):
         raise ConfigError("--from goes on with --new-data DIR, and takes no --data")
+    if origin is None and new_data is not None:
+        raise ConfigError("--new-data goes on from a finished training: give --from too, or --data alone")
     found = data if origin is None else new_data
     if found is None:
         raise ConfigError("no pictures to learn from: give --data DIR, or the name of a data set")
@@ -301,10 +349,14 @@ def show_continual(result: dict[str, Any]) -> None:
     found, totals = result["metrics"], result["totals"]
     seconds = sum(totals["seconds"].values())
     saved = totals["dense_flops_honest"] / totals["flops_honest"]
-    typer.echo(
-        f"{result['network']}, {result['method']}: right on {found['class_il']:.1%} of unseen pictures among"
-        f" all classes, {found['task_il']:.1%} within their task; forgetting {found['forgetting']:.3f}"
-    )
+    judged = ": no pictures to be asked about"
+    if found["class_il"] is not None:
+        judged = (
+            f": right on {found['class_il']:.1%} of unseen pictures among all classes, {found['task_il']:.1%}"
+            " within their task"
+        )
+    forgotten = f"; forgetting {found['forgetting']:.3f}" if found["forgetting"] is not None else ""
+    typer.echo(f"{result['network']}, {result['method']}{judged}{forgotten}")
     typer.echo(f"{seconds:.0f} s, {saved:.1f} times fewer operations than dense; look at {result['report']}")
     typer.echo(
         f"it lives in {result['out']}; next: host-trainer export {result['out']} --target litert ..., or"

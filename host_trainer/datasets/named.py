@@ -90,6 +90,8 @@ def open_dataset(
     root: Path,
     cache: Path,
     watch: Watch = lambda done: None,
+    *,
+    least_classes: int = 2,
 ) -> DataSet:
     """Open a data set, its pictures decoded once into `cache`.
 
@@ -99,6 +101,7 @@ def open_dataset(
         root: folder that holds the local copy, or is it.
         cache: folder for the decoded pictures.
         watch: told how many pictures are decoded.
+        least_classes: that a folder must hold.
 
     Raises:
         ConfigError: a copy that is missing or damaged, a folder that cannot be learned from, or one
@@ -116,7 +119,8 @@ def open_dataset(
         raise ConfigError(f"{name_or_folder} is no folder and none of {', '.join(NAMES)}: give one of them")
     if size is None:
         raise ConfigError(f"{name_or_folder}: pictures of a folder have many sizes: give one to train at")
-    return _from_pictures(name_or_folder, _parted(read_folder(place)), size, place, cache, watch)
+    folder = _parted(read_folder(place, least_classes=least_classes))
+    return _from_pictures(name_or_folder, folder, size, place, cache, watch)
 
 
 def find_copy(name: str, root: Path) -> Path:

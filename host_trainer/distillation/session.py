@@ -140,9 +140,9 @@ def distil(options: Options, open_meter: OpenMeter, say: Say) -> dict[str, Any]:
     classes to be those of the folder.
 
     Raises:
-        ConfigError, ModelError, MismatchError: what was asked cannot be done.
+        ConfigError, ModelError, MismatchError: what was asked cannot be done; the loss is no number any more.
         StoreError: the disk refuses.
-        EngineError: no interpreter works here, or the loss is no longer a number.
+        EngineError: no interpreter works here.
     """
     check_out(options.out, also=(ANSWERS,))
     _check(options)

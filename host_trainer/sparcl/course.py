@@ -112,6 +112,7 @@ class Course(NamedTuple):
         exams: (images, labels, classes) for each task whose pictures are asked about.
         clock: seconds.
         joint: all tasks are one lesson; its exams are those of all tasks.
+        before: tasks that the learner was taught earlier: its own count goes on from there.
     """
 
     learner: Learner
@@ -119,6 +120,7 @@ class Course(NamedTuple):
     exams: Sequence[Callable[[], Lesson]]
     clock: Clock
     joint: bool = False
+    before: int = 0
 
     def run(self, watch: Watch, place: Place = START, sums: Sums = NOTHING) -> bool:
         """Go on from a place to the end; False when it was told to stop before."""
@@ -156,7 +158,7 @@ class Course(NamedTuple):
         )
 
     def _epoch(self, lesson: Lesson, place: Place, sums: Sums, watch: Watch) -> bool:
-        learner, task, epoch = self.learner, place.task, place.epoch
+        learner, task, epoch = self.learner, self.before + place.task, place.epoch
         if place.step == 0:
             sums = self._begin(lesson, task, epoch)
         length, epochs = learner.length(), learner.plan.epochs
@@ -170,9 +172,9 @@ class Course(NamedTuple):
             told = learner.step(lesson, dict(batch), task, at, ends_stage and at + 1 == length)
             now = self.clock()
             at, sums, before = at + 1, sums.plus(told, now - before), now
-            if watch.stepped(Place(task, epoch, at), length, sums) and at < length:
+            if watch.stepped(Place(place.task, epoch, at), length, sums) and at < length:
                 return False
-        return self._end(lesson, Place(task, epoch), sums, watch)
+        return self._end(lesson, Place(place.task, epoch), sums, watch)
 
     def _begin(self, lesson: Lesson, task: int, epoch: int) -> Sums:
         start = self.clock()

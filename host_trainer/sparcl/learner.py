@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_cl.errors import EngineError
+from edge_cl.errors import ConfigError
 from host_trainer.checkpoints import below, set_weights, under, weights_of
 from host_trainer.datasets.augmentation import Augmentation
 from host_trainer.network import Network, to_input
@@ -197,7 +197,7 @@ class Learner:
             last: whether a stage ends with it.
 
         Raises:
-            EngineError: the loss or the weights are no longer numbers.
+            ConfigError: the loss or the weights are no longer numbers.
         """
         chosen = stream["chosen"]
         batch = {name: values for name, values in stream.items() if name != "chosen"}
@@ -234,6 +234,12 @@ class Learner:
         """Return the network that is trained, as it is saved: of Keras' own layers."""
         self.stepper.settle()
         return self.network._replace(model=self.masking.saved()) if self.masking else self.network
+
+    def finished(self) -> Network:
+        """Return the network as it is given away: what answers questions, of Keras' own layers."""
+        self.stepper.settle()
+        answering = self.followers[0] if self.followers else self.network.model
+        return self.network._replace(model=self.masking.finished(answering) if self.masking else answering)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return everything but the network's own weights, as arrays."""
@@ -374,7 +380,8 @@ class Learner:
         known = np.ones(len(self.seen), np.float32)
         scope = self.plan.method.scope
         if scope is Scope.TASK:
-            known[:] = 0
+            # Among one class alone there is nothing to tell apart, so then all that were seen count.
+            known[:] = self.seen if len(lesson.classes) == 1 else 0
             known[lesson.classes] = 1
         elif scope is Scope.PRESENT and task > 0:
             known[:] = ~self.seen
@@ -391,7 +398,7 @@ class Learner:
         self.stepper.settle()
         bad = [v.path for v in self.network.model.variables if not np.isfinite(np.asarray(v.value)).all()]
         where = f"first in {bad[0]}" if bad else "the weights are still numbers"
-        raise EngineError(
+        raise ConfigError(
             f"the loss is {told['loss']} at step {self.steps + 1} ({where}): lower the learning rate (--rate)"
             " or bound the gradient (--clip 5); the checkpoint before it is whole"
         )

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edge_cl.errors import ConfigError
+from host_trainer.datasets.augmentation import MIXUP
 from host_trainer.sparcl.methods import Averages, Method, method_of
 from host_trainer.sparcl.schedule import EDGE, OFFICIAL, Sparsity
 
@@ -49,6 +50,8 @@ class Plan:
             raise ConfigError(
                 f"a buffer of {self.buffer} remembers nothing: give --buffer 1 or more, or --method sgd"
             )
+        if MIXUP in self.augment:
+            raise ConfigError("mixup mixes labels too, and replay keeps one of a picture: leave it out")
         if not 0 <= self.momentum < 1 or self.clip < 0 or not self.method.rate > 0:
             raise ConfigError("momentum is from 0 to below 1, clip 0 or more, and the rate above 0")
 

@@ -39,11 +39,19 @@ class Task(NamedTuple):
 
 
 def plan_tasks(
-    data: DataSet, protocol: str, tasks: int, seed: int = 0, order: str = GIVEN
+    data: DataSet,
+    protocol: str,
+    tasks: int,
+    seed: int = 0,
+    order: str = GIVEN,
+    *,
+    least: int = LEAST_CLASSES,
+    before: int = 0,
 ) -> tuple[Task, ...]:
     """Share out a data set.
 
-    Class- and task-incremental teach the classes in groups, evenly, and differ only in what is asked later.
+    Only classes with pictures to learn from are taught: a data set may name others, known from earlier.
+    Class- and task-incremental teach them in groups, evenly, and differ only in what is asked later.
     Domain-incremental teaches all classes in every task: the sessions of a manifest in their order, evenly
     grouped; or, of MNIST, every picture in every task, changed by `transform_of`.
 
@@ -53,6 +61,8 @@ def plan_tasks(
         tasks: how many.
         seed: of shuffled classes.
         order: GIVEN, or SHUFFLED by the seed.
+        least: classes of a task.
+        before: tasks of these domains that were taught earlier.
 
     Raises:
         ConfigError: an unknown protocol or order, fewer than one task or more than the data allows, or data
@@ -63,10 +73,11 @@ def plan_tasks(
     if tasks < 1:
         raise ConfigError(f"{tasks} tasks cannot be: give --tasks 1 or more")
     if protocol == DOMAIN:
-        return _changed_pictures(data, tasks, seed) if data.name in CHANGES else _sessions(data, tasks)
+        changed = data.name in CHANGES
+        return _changed_pictures(data, tasks, seed, before) if changed else _sessions(data, tasks)
     if data.name in CHANGES and data.name != MNIST:
         raise ConfigError(f"{data.name} is made of domains: give --protocol {DOMAIN}, or --data {MNIST}")
-    return _classes(data, tasks, seed, order)
+    return _classes(data, tasks, seed, order, least)
 
 
 def transform_of(data: str, protocol: str, task: int, seed: int) -> Transform:
@@ -126,9 +137,14 @@ CHANGES = {
 }
 
 
-def _changed_pictures(data: DataSet, tasks: int, seed: int) -> tuple[Task, ...]:
-    every = [np.arange(count) for count in (len(data.classes), len(data.train.labels), len(data.test.labels))]
-    return tuple(Task(CHANGES[data.name].named(task, seed), *every) for task in range(tasks))
+def _taught(data: DataSet) -> NDArray[np.intp]:
+    """Return the classes that have pictures to learn from."""
+    return np.unique(data.train.labels).astype(np.intp)
+
+
+def _changed_pictures(data: DataSet, tasks: int, seed: int, before: int) -> tuple[Task, ...]:
+    every = [_taught(data), np.arange(len(data.train.labels)), np.arange(len(data.test.labels))]
+    return tuple(Task(CHANGES[data.name].named(before + task, seed), *every) for task in range(tasks))
 
 
 def _sessions(data: DataSet, tasks: int) -> tuple[Task, ...]:
@@ -139,7 +155,7 @@ def _sessions(data: DataSet, tasks: int) -> tuple[Task, ...]:
         )
     train, test = ([data.domain_names[domain] for domain in part.domains] for part in (data.train, data.test))
     arrivals, groups = session_groups(train, test, tasks)
-    classes, found = np.arange(len(data.classes)), []
+    classes, found = _taught(data), []
     for task in range(tasks):
         members = np.flatnonzero(arrivals == task)
         names = sorted({train[i] for i in members}, key=natural)
@@ -147,11 +163,12 @@ def _sessions(data: DataSet, tasks: int) -> tuple[Task, ...]:
     return tuple(found)
 
 
-def _classes(data: DataSet, tasks: int, seed: int, order: str) -> tuple[Task, ...]:
-    if len(data.classes) < LEAST_CLASSES * tasks:
+def _classes(data: DataSet, tasks: int, seed: int, order: str, least: int) -> tuple[Task, ...]:
+    taught = _taught(data)
+    if len(taught) < least * tasks:
         raise ConfigError(
-            f"{len(data.classes)} classes cannot make {tasks} tasks of {LEAST_CLASSES} or more: give at most "
-            f"--tasks {max(1, len(data.classes) // LEAST_CLASSES)}"
+            f"{len(taught)} classes cannot make {tasks} tasks of {least} or more: give at most "
+            f"--tasks {max(1, len(taught) // least)}"
         )
     return tuple(
         Task(
@@ -160,16 +177,20 @@ def _classes(data: DataSet, tasks: int, seed: int, order: str) -> tuple[Task, ..
             np.flatnonzero(np.isin(data.train.labels, labels)),
             np.flatnonzero(np.isin(data.test.labels, labels)),
         )
-        for labels in _shares(data.classes, tasks, seed, order)
+        for labels in _shares(data.classes, taught, tasks, seed, order)
     )
 
 
-def _shares(classes: Sequence[str], tasks: int, seed: int, order: str) -> list[NDArray[np.intp]]:
+def _shares(
+    classes: Sequence[str], taught: NDArray[np.intp], tasks: int, seed: int, order: str
+) -> list[NDArray[np.intp]]:
     if order == GIVEN:
-        return np.array_split(np.arange(len(classes)), tasks)
+        return np.array_split(taught, tasks)
     if order == SHUFFLED:
-        number = {name: label for label, name in enumerate(classes)}
-        return [np.array([number[name] for name in share]) for share in class_tasks(classes, tasks, seed)]
+        number = {classes[label]: label for label in taught}
+        return [
+            np.array([number[name] for name in share]) for share in class_tasks(list(number), tasks, seed)
+        ]
     raise ConfigError(f"{order!r} is no order of classes: give {GIVEN} or {SHUFFLED}")
 
 

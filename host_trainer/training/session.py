@@ -10,7 +10,7 @@ from edge_cl.errors import ConfigError, MismatchError
 from host_trainer.artefacts import make_folder, remove_folder
 from host_trainer.backbones.networks import backbone_of, build, parse_spec, with_head
 from host_trainer.backbones.weights import RANDOM, load_weights
-from host_trainer.checkpoints import NETWORK, add_network, load_network, load_training
+from host_trainer.checkpoints import NETWORK, WEIGHTS, add_network, load_network, load_training
 from host_trainer.datasets.augmentation import Augmentation
 from host_trainer.datasets.batches import steps_of
 from host_trainer.datasets.folders import Pictures, read_folder
@@ -60,9 +60,8 @@ def train_classifier(options: Options, open_meter: OpenMeter, say: Say) -> dict[
     """Train a classifier on an image folder and save it in `options.out`; return plain facts about it.
 
     Raises:
-        ConfigError, ModelError, MismatchError: what was asked cannot be done.
+        ConfigError, ModelError, MismatchError: what was asked cannot be done; the loss is no number any more.
         StoreError: the disk refuses.
-        EngineError: the loss is no longer a number.
     """
     check_out(options.out)
     folder = read_folder(options.data)
@@ -132,7 +131,7 @@ def check_out(out: Path, also: tuple[str, ...] = ()) -> None:
         return
     if (out / NETWORK).is_file():
         raise ConfigError(f"{out} holds a finished network: choose another --out, or remove it first")
-    known = {RUNNING, PIXELS, *also}
+    known = {RUNNING, PIXELS, WEIGHTS, *also}  # weights without their network: stopped while it finished
     if not out.is_dir() or any(
         path.name not in known and not path.name.startswith(".") for path in out.iterdir()
     ):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_cl.errors import ConfigError, EngineError
+from edge_cl.errors import ConfigError
 from host_trainer.checkpoints import (
     Training,
     check_facts,
@@ -98,7 +98,7 @@ def fit(job: Job, folder: Path, watch: Watch = lambda step, told: None) -> Netwo
 
     Raises:
         MismatchError: the checkpoint is of another training.
-        EngineError: the loss is no longer a number.
+        ConfigError: the loss is no longer a number.
         StoreError: a checkpoint cannot be written.
     """
     optimizer = make_optimizer(job.recipe)
@@ -170,7 +170,7 @@ def _facts(job: Job) -> dict[str, Any]:
 
 def _check(told: Mapping[str, float], step: int) -> None:
     if not np.isfinite(told["loss"]):
-        raise EngineError(
+        raise ConfigError(
             f"the loss is {told['loss']} at step {step}: lower the learning rate (--rate), and start from the"
             " last checkpoint"
         )

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_cl.errors import EngineError, MismatchError
+from edge_cl.errors import ConfigError, MismatchError
 from host_trainer.checkpoints import (
     Training,
     below,
@@ -125,7 +125,7 @@ class Peer:
 
         Raises:
             KeyboardInterrupt: `stop` was set; the state is saved.
-            EngineError: the loss is no longer a number.
+            ConfigError: the loss is no longer a number.
             StoreError: the disk refuses.
         """
         while not self.is_done:
@@ -169,7 +169,7 @@ class Peer:
         """Take one step on the own stream; return what the loss told.
 
         Raises:
-            EngineError: the loss is no longer a number.
+            ConfigError: the loss is no longer a number.
         """
         batch = dict(self.seat.job.source(self.step))
         teachers = believed(self.step, self.held, self.seat.schedule)
@@ -178,7 +178,7 @@ class Peer:
         told = self._stepper.step(batch)
         self.step += 1
         if not np.isfinite(told["loss"]):
-            raise EngineError(
+            raise ConfigError(
                 f"the loss of peer {self.seat.number} is {told['loss']} at step {self.step}:"
                 " lower the learning rate (--rate)"
             )

@@ -1,13 +1,12 @@
 """The learner on real steps of a small network: masks hold, states go on bit for bit, parts come alone."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
+from simulators.small_network import small_network
 
-from edge_cl.errors import ConfigError, EngineError, MismatchError
-from host_trainer.backbones.networks import initialise, with_head
+from edge_cl.errors import ConfigError, MismatchError
 from host_trainer.checkpoints import weights_of
 from host_trainer.network import Network
 from host_trainer.sparcl.gates import switch
@@ -19,7 +18,6 @@ from host_trainer.sparcl.structured import ChannelMasks
 from host_trainer.sparcl.weights import WeightMasks
 
 EPOCHS = 3
-CLASSES = 4
 
 
 def lesson(first: int) -> Lesson:
@@ -31,24 +29,7 @@ def lesson(first: int) -> Lesson:
 
 
 def network() -> Network:
-    """Draw a stem, a residual block of separable convolutions and a plain one: small, for each is traced."""
-    import keras
-
-    def seen(maps: Any, name: str) -> Any:
-        return keras.layers.ReLU(name=f"{name}_relu")(
-            keras.layers.BatchNormalization(name=f"{name}_bn")(maps)
-        )
-
-    image = keras.Input((16, 16, 3), name="image")
-    options = {"padding": "same", "use_bias": False}
-    stem = seen(keras.layers.Conv2D(24, 3, strides=2, name="stem", **options)(image), "stem")
-    maps = seen(keras.layers.DepthwiseConv2D(3, name="depthwise", **options)(stem), "depthwise")
-    maps = seen(keras.layers.Conv2D(24, 1, name="pointwise", **options)(maps), "pointwise")
-    maps = keras.layers.Add(name="add")([stem, maps])
-    maps = seen(keras.layers.Conv2D(32, 3, strides=2, name="last", **options)(maps), "last")
-    backbone = keras.Model(image, keras.layers.GlobalAveragePooling2D(name="feature")(maps), name="small")
-    initialise(backbone, 0)
-    return Network(with_head(backbone, CLASSES, 0), tuple("abcd"))
+    return small_network(tuple("abcd"))
 
 
 def plan(method: str, sparsity: Sparsity | None = None, **options: object):
@@ -224,7 +205,7 @@ def test_averages_follow_the_weights_and_get_no_gradient(chance: float) -> None:
 
 def test_a_training_that_explodes_says_where_and_what_to_try() -> None:
     learner = open_learner(network(), plan("derpp", rate=1e30))
-    with pytest.raises(EngineError, match=r"the loss is .* at step \d+ .*--rate.*--clip"):
+    with pytest.raises(ConfigError, match=r"the loss is .* at step \d+ .*--rate.*--clip"):
         for number in range(EPOCHS):
             epoch(learner, lesson(0), 0, number)
 

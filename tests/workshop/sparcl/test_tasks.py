@@ -72,6 +72,24 @@ def test_classes_are_shared_out_whole(
         assert set(data.train.labels[task.train]) == set(data.test.labels[task.test]) == set(task.classes)
 
 
+def test_what_was_taught_earlier_is_in_no_new_task_and_one_new_class_may_come_alone() -> None:
+    data = data_set(("old", "older", "new", "newer"))
+    chosen = data.train.labels >= 2
+    new = data._replace(train=Examples(*(values[chosen] for values in data.train)))
+    assert [task.classes.tolist() for task in plan_tasks(new, CLASS, 1)] == [[2, 3]]
+    assert [task.name for task in plan_tasks(new, CLASS, 2, least=1)] == ["new", "newer"]
+    with pytest.raises(
+        ConfigError, match="2 classes cannot make 2 tasks of 2 or more: give at most --tasks 1"
+    ):
+        plan_tasks(new, CLASS, 2)
+
+
+def test_changed_pictures_go_on_with_changes_that_were_not_there_yet() -> None:
+    data = data_set(tuple("0123456789"), name="rot-mnist")
+    names = [task.name for task in plan_tasks(data, DOMAIN, 4)]
+    assert [task.name for task in plan_tasks(data, DOMAIN, 2, before=2)] == names[2:]
+
+
 def test_split_cifar10_takes_the_classes_as_they_are_numbered() -> None:
     tasks = plan_tasks(data_set(), CLASS, 5, seed=3)
     assert [task.classes.tolist() for task in tasks] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_cl.errors import ConfigError, EngineError, MismatchError
+from edge_cl.errors import ConfigError, MismatchError
 from host_trainer.backbones.networks import build, parse_spec, with_head
 from host_trainer.checkpoints import load_training, weights_of
 from host_trainer.network import Network
@@ -76,7 +76,7 @@ def test_a_loss_that_is_no_number_stops_with_step_and_remedy(tmp_path: Path) -> 
             made["images"][0, 0, 0, 0] = np.nan
         return made
 
-    with pytest.raises(EngineError, match=r"at step 4: lower the learning rate"):
+    with pytest.raises(ConfigError, match=r"at step 4: lower the learning rate"):
         fit(job()._replace(source=broken), tmp_path / "run")
 
 
