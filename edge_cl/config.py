@@ -84,6 +84,23 @@ class SyncSettings:
 
 
 @dataclass(frozen=True)
+class InstallationSettings:
+    """When a release of the host's is kept, beside what it asks for itself."""
+
+    predictions: int = 100  # that it answers on probation before it is kept ...
+    minutes: int = 60  # ... and so long at least
+    crashes: int = 3  # of the program on probation after which it is undone
+    latency_ms: float = 0.0  # that one picture may take its backbone; 0.0: any
+    memory_mb: float = 0.0  # that its backbone may take; 0.0: any
+
+    def __post_init__(self) -> None:
+        if self.predictions < 1 or self.minutes < 0 or self.crashes < 1:
+            raise ConfigError("[installation] takes predictions from 1, minutes from 0, crashes from 1")
+        if not (self.latency_ms >= 0 and self.memory_mb >= 0):
+            raise ConfigError("latency_ms and memory_mb in [installation] are 0.0 (any) or more")
+
+
+@dataclass(frozen=True)
 class Settings:
     """Everything in `config.toml`."""
 
@@ -91,6 +108,7 @@ class Settings:
     teaching: Teaching = Teaching()
     engine: EngineSettings = EngineSettings()
     sync: SyncSettings = SyncSettings()
+    installation: InstallationSettings = InstallationSettings()
 
     def with_engine(self, **changes: Any) -> "Settings":
         """Return these settings with parts of [engine] replaced; None leaves a part as it is."""
@@ -128,7 +146,7 @@ def parse_settings(text: str, name: str) -> Settings:
     found = _parsed(text, name)
     if found.pop("format", FORMAT) != FORMAT:
         raise ConfigError(f"{name} was written by another version of edge-cl: upgrade edge-cl")
-    unknown = sorted(set(found) - {"learner", "teaching", "engine", "sync"})
+    unknown = sorted(set(found) - {"learner", "teaching", "engine", "sync", "installation"})
     if unknown:
         raise ConfigError(f"{name} holds an unknown setting {unknown[0]!r}: remove it")
     try:
@@ -137,6 +155,7 @@ def parse_settings(text: str, name: str) -> Settings:
             _table(Teaching, found.get("teaching", {})),
             _table(EngineSettings, found.get("engine", {})),
             _sync(found.get("sync", {})),
+            _table(InstallationSettings, found.get("installation", {})),
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name}: {error}: correct or remove it") from error
@@ -168,6 +187,7 @@ def to_toml(settings: Settings) -> str:
         "teaching": asdict(settings.teaching),
         "engine": asdict(settings.engine),
         "sync": asdict(settings.sync),
+        "installation": asdict(settings.installation),
     }
     lines = [HEADER, f"format = {FORMAT}"]
     for name, table in tables.items():

@@ -65,6 +65,9 @@ def test_a_folder_without_settings_has_none(tmp_path):
         ("[sync]\nclasses = 1", "sync.classes"),
         ("[sync]\nminimum = 0", "minimum"),
         ("[sync]\ninterval_s = 1", "interval_s"),
+        ("[installation]\ncrashes = 0", "crashes"),
+        ("[installation]\nlatency_ms = -1.0", "latency_ms"),
+        ("[installation]\nminutes = 'one'", "minutes"),
         ("sync = 1", "not a table"),
     ],
 )
