@@ -168,8 +168,8 @@ class _JaxStepper:
                 state[0] = changed if training else state[0]
                 return out
 
-            led = [partial(_answer, model, mine) for mine in following]
-            value, more = loss(Call(run, led), batch)
+            answers = [partial(_answer, *pair) for pair in zip(followers, following, strict=True)]
+            value, more = loss(Call(run, answers), batch)
             return value, (more, state[0])
 
         graded = jax.value_and_grad(judged, has_aux=True)
