@@ -74,6 +74,7 @@ HOST_DISK = (
     "host_trainer.checkpoints",
     "host_trainer.artefacts",
     "host_trainer.distillation.targets",  # what teachers said, asked once
+    "host_trainer.retraining.runs",  # what each stage of a run found
     "host_trainer.server.objects",
     "host_trainer.server.database",  # makes the file private before SQLite opens it
     "host_trainer.server.certificate",
@@ -91,6 +92,7 @@ WORLD = {
         "host_trainer.commands",
         "host_trainer.export.cost",
         "host_trainer.release",  # dates again
+        "host_trainer.retraining.job",  # and again, handed in
         "host_trainer.server.certificate",  # and again
     ),
     "disk": (

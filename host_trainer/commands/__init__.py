@@ -12,6 +12,7 @@ from host_trainer.commands.doctor import doctor
 from host_trainer.commands.export import export
 from host_trainer.commands.init import init
 from host_trainer.commands.publish import promote, publish
+from host_trainer.commands.retrain import retrain
 from host_trainer.commands.rotate_key import renew, rotate_key
 from host_trainer.commands.train import train
 
@@ -49,6 +50,7 @@ app.command("check-edgetpu")(check_edgetpu)
 app.command("init")(init)
 app.command("publish")(publish)
 app.command("promote")(promote)
+app.command("retrain")(retrain)
 app.command("rotate-key")(rotate_key)
 app.command("renew")(renew)
 app.command("doctor")(doctor)

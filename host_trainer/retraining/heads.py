@@ -52,11 +52,13 @@ class Answered(NamedTuple):
 
     Attributes:
         devices: (n,) whose sample.
+        numbers: (n,) its number there.
         truth: (n,) its label.
         answers: (n,) the answer.
     """
 
     devices: tuple[str, ...]
+    numbers: tuple[int, ...]
     truth: tuple[str, ...]
     answers: tuple[str, ...]
 
@@ -171,6 +173,13 @@ def answers(learner: EdgeLearner, features: NDArray) -> tuple[str, ...]:
     return tuple(str(each.best) for part in parts for each in learner.predict_many(part))
 
 
+def accuracy(learner: EdgeLearner, asked: Samples) -> float:
+    """Return the share of whole pictures whose class is answered; 0 of none."""
+    found = answers(learner, asked.features)
+    right = [label_key(one) == label_key(other) for one, other in zip(found, asked.labels, strict=True)]
+    return float(np.mean(right)) if right else 0.0
+
+
 def _holding(told: Statistics, seen: Statistics) -> Statistics:
     """Return `told` with at least the scatter of `seen` in every direction."""
     if not seen.counts.any():
@@ -235,5 +244,8 @@ def _held_back(learner: EdgeLearner, samples: Samples) -> Answered:
         scores = scores + learner.gate * learner.training.outputs(embedded[:, 0])
         found += [learner.labels[i] for i in scores.argmax(axis=1)]
     return Answered(
-        tuple(samples.devices[i] for i in chosen), tuple(samples.labels[i] for i in chosen), tuple(found)
+        tuple(samples.devices[i] for i in chosen),
+        tuple(int(samples.numbers[i]) for i in chosen),
+        tuple(samples.labels[i] for i in chosen),
+        tuple(found),
     )

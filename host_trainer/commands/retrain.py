@@ -1,0 +1,112 @@
+"""`host-trainer retrain`: a fleet's next release, from what its devices sent."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edge_cl.errors import ConfigError
+from host_trainer.commands.keys import KeyFolders, Model, PassphraseFile, opened, today
+from host_trainer.commands.terminal import AsJson, meter, print_json, quiet_libraries, say, stopping
+
+Fleet = Annotated[
+    Path, typer.Argument(metavar="FLEET", help="The folder that `init` made.", show_default=False)
+]
+First = Annotated[bool, typer.Option("--first", help="Make the model's first release.")]
+Backbone = Annotated[
+    Path | None,
+    typer.Option("--backbone", metavar="FILE", help="With --first: the .tflite file that devices run."),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", metavar="DIR", help="With --first: pictures to begin with, train/CLASS/* or CLASS/*."
+    ),
+]
+HeldOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--held-out",
+        metavar="DIR",
+        help="Pictures CLASS/* that no device supplied, to judge releases by.",
+        show_default="those of the release before, or test/ of --data",
+    ),
+]
+NoMirror = Annotated[
+    bool, typer.Option("--no-mirror", help="With --first: a mirrored picture means something else.")
+]
+ContentsFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--contents", metavar="DIR", help="Learn from contents in a folder, instead of those of the server."
+    ),
+]
+Cap = Annotated[
+    float,
+    typer.Option(
+        "--cap",
+        metavar="SHARE",
+        min=0.01,
+        max=1.0,
+        help="Largest share of one device where others speak too.",
+    ),
+]
+
+
+def retrain(
+    fleet: Fleet,
+    model: Model,
+    first: First = False,
+    backbone: Backbone = None,
+    data: Data = None,
+    held_out: HeldOut = None,
+    no_mirror: NoMirror = False,
+    contents: ContentsFolder = None,
+    cap: Cap = 0.5,
+    keys: KeyFolders = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a release of what devices sent, prove it, and list it in canary - or say why not.
+
+    Each stage leaves its result in FLEET/runs; killed, the same command goes on. Exit status 1: the gate
+    rejected it.
+    """
+    quiet_libraries()
+    from host_trainer.retraining.contents import FolderContents, Silence
+    from host_trainer.retraining.job import Options, World
+    from host_trainer.retraining.session import retrain as run
+
+    only = {"--backbone": backbone, "--data": data}
+    for name, value in only.items():
+        if value is not None and not first:
+            raise ConfigError(f"{name} belongs to a first release: give --first too")
+    place, ring = opened(fleet, keys, passphrase_file)
+    heard = FolderContents(contents) if contents else Silence()
+    options = Options(
+        fleet=fleet,
+        model=model,
+        first=first,
+        backbone=backbone,
+        data=data,
+        held_out=held_out,
+        mirror=not no_mirror,
+        cap=cap,
+    )
+    with stopping() as stopped:
+        result = run(options, World(today(), place, ring, heard, meter, say, stopped))
+    if as_json:
+        print_json(result)
+    else:
+        _show(result)
+    raise typer.Exit(0 if result["accepted"] else 1)
+
+
+def _show(result: dict[str, Any]) -> None:
+    for device, reason in result["suspects"].items():
+        typer.echo(f"{device} is not believed: {reason}")
+    if result["accepted"]:
+        typer.echo(f"bundle {result['bundle']} of {result['model']} is listed in canary")
+    for reason in result["reasons"]:
+        typer.echo(f"rejected: {reason}")
+    typer.echo(f"the run lies in {result['folder']}")

@@ -1,0 +1,72 @@
+"""Runs one retraining from what was asked to a signed release, or to the reasons why there is none."""
+
+from functools import partial
+from typing import Any
+
+from edge_cl.errors import ConfigError
+from edge_cl.wire.release import CHANNELS, role_of
+from host_trainer.release.repository import max_bundle
+from host_trainer.retraining import deployed
+from host_trainer.retraining.deployed import PUBLICATION, Deployed
+from host_trainer.retraining.job import GATE, INTAKE, Job, Options, World
+from host_trainer.retraining.runs import begun, locked
+from host_trainer.retraining.stages import STAGES
+
+
+def retrain(options: Options, world: World) -> dict[str, Any]:
+    """Retrain, and return plain facts about it; a run that was killed goes on where it was.
+
+    Raises:
+        ConfigError, ModelError, MismatchError: what was asked cannot be done.
+        StoreError: the disk refuses, or another process retrains this fleet.
+        ReleaseError: the repository is not whole, or somebody else published in the meantime.
+    """
+    with locked(options.fleet):
+        incumbent = _incumbent(options, world)
+        run, is_new = begun(options.fleet, options.order(incumbent.bundle if incumbent else 0))
+        world.say(f"run {run.number}" + ("" if is_new else " goes on"))
+        job = Job(run, options, incumbent, world)
+        for stage, work in STAGES:
+            if stage == PUBLICATION and not run.facts(GATE)["accepted"]:
+                break
+            run.carry_out(stage, partial(work, job))
+        return _ended(job)
+
+
+def _incumbent(options: Options, world: World) -> Deployed | None:
+    """Return the newest release of the model; None for a first one.
+
+    Raises:
+        ConfigError: there is none and no first one was asked for, or the other way round.
+    """
+    repository, model = world.place.read(), options.model
+    roles = [role_of(model, channel) for channel in CHANNELS]
+    if not set(roles) <= repository.channels.keys():
+        raise ConfigError(f"no model {model} here: add it with `host-trainer init DIR --model {model}`")
+    number = max_bundle(repository, roles)
+    if options.first:
+        return None
+    if not number:
+        raise ConfigError(f"{model} has no release yet: make one with --first")
+    return deployed.find(options.fleet, model, number)
+
+
+def _ended(job: Job) -> dict[str, Any]:
+    run, gate = job.run, job.run.facts(GATE)
+    intake = run.facts(INTAKE)
+    accepted = gate["accepted"]
+    release = run.facts(PUBLICATION) if accepted else {}
+    aside = {(device, content): reason for device, content, reason in intake["aside"]}
+    job.world.contents.close([tuple(each) for each in intake["accepted"]] if accepted else [], aside)
+    result = {
+        "run": run.number,
+        "model": job.options.model,
+        "accepted": accepted,
+        "reasons": gate["reasons"],
+        "bundle": release.get("bundle", 0),
+        "suspects": intake["suspects"],
+        "quarantined": len(aside),
+        "folder": str(run.folder),
+    }
+    run.finish(result)
+    return result
