@@ -10,5 +10,8 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["edge_cl*", "host_trainer*"]), "edge_cl.models"],
     package_dir={"edge_cl.models": "models"},
-    package_data={"edge_cl.models": ["*.tflite", "*.md"]},
+    package_data={
+        "edge_cl.models": ["*.tflite", "*.md"],
+        "host_trainer.server.web": ["templates/*"],
+    },
 )

@@ -42,6 +42,7 @@ PACKAGES = {
     "cryptography": ("host_trainer.release", "host_trainer.server.certificate"),
     "typer": ("host_trainer",),
     "rich": ("host_trainer",),
+    "segno": ("host_trainer.commands",),
     **dict.fromkeys(("sqlalchemy", "alembic"), ("host_trainer.server",)),
     **dict.fromkeys(("fastapi", "starlette", "anyio", "uvicorn", "jinja2"), ("host_trainer.server.web",)),
     "prometheus_client": ("host_trainer.server.web",),
@@ -94,6 +95,8 @@ WORLD = {
         "host_trainer.release",  # dates again
         "host_trainer.retraining.job",  # and again, handed in
         "host_trainer.server.certificate",  # and again
+        "host_trainer.server.upkeep",  # and again; what time it is, is handed in
+        "host_trainer.server.web.counting",  # how long a request took
     ),
     "disk": (
         "edge_cl.config",

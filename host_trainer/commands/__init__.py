@@ -9,11 +9,14 @@ from host_trainer.commands.check_edgetpu import check_edgetpu
 from host_trainer.commands.codistill import codistill
 from host_trainer.commands.distill import distill
 from host_trainer.commands.doctor import doctor
+from host_trainer.commands.enroll import enroll, revoke
 from host_trainer.commands.export import export
+from host_trainer.commands.fleet import fleet
 from host_trainer.commands.init import init
 from host_trainer.commands.publish import promote, publish
 from host_trainer.commands.retrain import retrain
 from host_trainer.commands.rotate_key import renew, rotate_key
+from host_trainer.commands.serve import serve
 from host_trainer.commands.train import train
 
 app = typer.Typer(
@@ -53,4 +56,8 @@ app.command("promote")(promote)
 app.command("retrain")(retrain)
 app.command("rotate-key")(rotate_key)
 app.command("renew")(renew)
+app.command("serve")(serve)
+app.command("enroll")(enroll)
+app.command("revoke")(revoke)
+app.command("fleet")(fleet)
 app.command("doctor")(doctor)

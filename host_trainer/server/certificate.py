@@ -69,10 +69,15 @@ def certificate_of(fleet: Path, names: Iterable[str] = ()) -> Certificate:
     return Certificate(certificate, key, hashlib.sha256(found.public_bytes(Encoding.DER)).digest())
 
 
+def machine_name() -> str:
+    """Return what this machine is called in its network."""
+    return socket.gethostname()
+
+
 def _make(folder: Path, names: Iterable[str]) -> None:
     """Write the key, then the certificate: what is there with a certificate is whole."""
     private = generate_private_key(SECP256R1())
-    made = _signed(private, {"localhost", "127.0.0.1", "::1", socket.gethostname(), *names} - {""})
+    made = _signed(private, {"localhost", "127.0.0.1", "::1", machine_name(), *names} - {""})
     folder.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
     secret = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     for name, data in ((KEY, secret), (CERTIFICATE, made.public_bytes(Encoding.PEM))):

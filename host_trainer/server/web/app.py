@@ -29,11 +29,24 @@ from host_trainer.server.fleet import Fleet
 from host_trainer.server.limits import Limits
 from host_trainer.server.refusal import RefusedError
 from host_trainer.server.rounds import Rounds
+from host_trainer.server.upkeep import Upkeep
 from host_trainer.server.web import bodies, contract
+from host_trainer.server.web.counting import Counted
+from host_trainer.server.web.metrics import Metrics
+from host_trainer.server.web.page import STYLE, Page
+from host_trainer.server.web.process import is_loopback
 from host_trainer.server.web.repository import file_response
 
 SINCE = re.compile(rf"{routes.SINCE}=(?P<version>0|[1-9][0-9]{{0,15}})", re.ASCII)
 SPEAKS_MESSAGES = (routes.ROUND, routes.REGISTRY)
+METRICS, PROMETHEUS = "/metrics", "text/plain; version=0.0.4; charset=utf-8"
+PAGE = re.compile(r"page=(?P<page>[1-9][0-9]{0,5})", re.ASCII)
+PRIVATE = "this is shown on the host itself; `host-trainer serve --page everywhere` shows it to all"
+NO_PROGRAMS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
 NO_STORE = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 logger = logging.getLogger(__name__)
@@ -45,8 +58,9 @@ Clock = Callable[[], float]
 class Desk:
     """What the routes share: who answers, the clock, and how much is worked on at once."""
 
-    def __init__(self, fleet: Fleet, limits: Limits, clock: Clock) -> None:
+    def __init__(self, fleet: Fleet, limits: Limits, clock: Clock, upkeep: Upkeep | None) -> None:
         self.fleet, self.limits, self._clock = fleet, limits, clock
+        self.metrics, self.page = Metrics(fleet, upkeep, clock), Page(fleet, upkeep, clock)
         self.rounds, self.enrolment = Rounds(fleet, limits), Enrolment(fleet, limits)
         self._slots = anyio.Semaphore(limits.slots)
         self._threads = anyio.CapacityLimiter(limits.threads)
@@ -78,15 +92,19 @@ class Desk:
         return await anyio.to_thread.run_sync(act, limiter=self._threads)
 
 
-def make_app(fleet: Fleet, limits: Limits, clock: Clock) -> FastAPI:
+def make_app(
+    fleet: Fleet, limits: Limits, clock: Clock, upkeep: Upkeep | None = None, is_public: bool = False
+) -> FastAPI:
     """Return the application of a fleet's server.
 
     Args:
         fleet: open, and staying so.
         limits: of what peers may do.
         clock: returns Unix seconds.
+        upkeep: whose faults the page shows.
+        is_public: show page and metrics to whoever can reach this host; else to this machine alone.
     """
-    desk = Desk(fleet, limits, clock)
+    desk = Desk(fleet, limits, clock, upkeep)
     app = FastAPI(
         title="edge-cl host",
         version=__version__,
@@ -134,8 +152,39 @@ def make_app(fleet: Fleet, limits: Limits, clock: Clock) -> FastAPI:
         await desk.work(lambda: _check(fleet))
         return _text(200, canonical.write({"status": "ok", "version": __version__}), desk)
 
+    @app.get(METRICS, **contract.METRICS)
+    async def metrics(request: Request) -> Response:
+        _need_neighbour(request, is_public)
+        return Response(await desk.work(desk.metrics.text), headers=NO_STORE, media_type=PROMETHEUS)
+
+    @app.get("/", **contract.PAGE)
+    async def page(request: Request) -> Response:
+        _need_neighbour(request, is_public)
+        number = PAGE.fullmatch(request.scope["query_string"].decode("latin-1"))
+        shown = int(number["page"]) if number else 1
+        text = await desk.work(lambda: desk.page.text(shown))
+        return Response(text, headers={**NO_STORE, **NO_PROGRAMS}, media_type="text/html")
+
+    @app.get("/style.css", include_in_schema=False)
+    async def style() -> Response:
+        return Response(STYLE, headers={"cache-control": "max-age=300"}, media_type="text/css")
+
     _answer_errors(app, desk)
+    app.add_middleware(Counted, metrics=desk.metrics)
     return app
+
+
+def _need_neighbour(request: Request, is_public: bool) -> None:
+    """Raise RefusedError for who is not on this machine, where the page is for those who are.
+
+    Also for a page of elsewhere that had its name point here, so as to look at this one (DNS rebinding).
+    """
+    if is_public:
+        return
+    peer = request.client.host if request.client else ""
+    named = request.headers.get("host", "").rpartition(":")[0] or request.headers.get("host", "")
+    if not (is_loopback(peer) and is_loopback(named)):
+        raise RefusedError("malformed", PRIVATE, status=403)
 
 
 def _check(fleet: Fleet) -> None:
@@ -192,6 +241,7 @@ def _answer_errors(app: FastAPI, desk: Desk) -> None:
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> Response:
         logger.debug("refused %s: %s", request.url.path, error)
+        desk.metrics.refused(error.message.reason)
         return _refused(request, error, desk)
 
     @app.exception_handler(EdgeError)

@@ -148,6 +148,29 @@ REPOSITORY: dict[str, Any] = {
         416: {"description": WHY[416]},
     },
 }
+METRICS: dict[str, Any] = {
+    "summary": "Counts for Prometheus",
+    "responses": {
+        200: {
+            "description": "Sums over the fleet.",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        },
+        **{
+            status: {"description": words, "content": {routes.JSON: {"schema": REFUSAL_SCHEMA}}}
+            for status, words in ((403, "Not for those outside."), (503, WHY[503]))
+        },
+    },
+}
+PAGE: dict[str, Any] = {
+    "summary": "The page of the fleet",
+    "responses": {
+        200: {"description": "For people.", "content": {"text/html": {"schema": {"type": "string"}}}},
+        **{
+            status: {"description": words, "content": {routes.JSON: {"schema": REFUSAL_SCHEMA}}}
+            for status, words in ((403, "Not for those outside."), (503, WHY[503]))
+        },
+    },
+}
 HEALTH: dict[str, Any] = {
     "summary": "Whether the host can keep anything",
     "responses": _answers(routes.JSON, {"type": "object"}, "It can.", 503),
