@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from edge_cl import __version__
-from edge_cl.errors import ConfigError, ReleaseError
+from edge_cl.errors import ConfigError, ModelError, ReleaseError
 from edge_cl.learning import named
 from edge_cl.learning.head import of_learner, to_learner
 from edge_cl.learning.learner import EdgeLearner
 from edge_cl.learning.named import Named
 from edge_cl.sample import FeatureSpace, label_key
-from edge_cl.vision.backbone import Backbone
+from edge_cl.vision.backbone import Backbone, read_model_file
+from edge_cl.vision.extractor import cut_at_embedding
 from edge_cl.wire import bundle
 from edge_cl.wire.labels import Edits, followed
 from edge_cl.wire.release import CHANNELS, Facts, path_of
@@ -64,7 +65,9 @@ HARDWARE = ("any",)
 
 def take_in(job: Job, part: Path) -> Found:
     """See what there is: the host's own pictures, those to judge by, and what devices sent."""
-    with pictures.opened(_backbone_now(job)) as backbone:
+    if job.incumbent is None:
+        write_part(part / BACKBONE, _first_backbone(job))
+    with pictures.opened(_backbone_now(job, part)) as backbone:
         held_out, where = _judged_by(job, backbone)
         if held_out is not None:
             write_tensors(part / HELD_OUT_FILE, samples.to_tensors(held_out))
@@ -74,13 +77,20 @@ def take_in(job: Job, part: Path) -> Found:
     return {**facts, **_devices(job, space, held_out, part)}
 
 
-def _backbone_now(job: Job) -> Path:
+def _first_backbone(job: Job) -> bytes:
+    """Return the backbone of a first release, cut at its embedding as a device would cut it."""
+    chosen = job.options.backbone
+    if chosen is None:
+        raise ConfigError("a first release needs a backbone: give --backbone FILE")
+    try:
+        return cut_at_embedding(read_model_file(chosen).path.read_bytes()).data
+    except ModelError as error:
+        raise ModelError(f"{chosen.name}: {error}") from error
+
+
+def _backbone_now(job: Job, part: Path) -> Path:
     """Return the backbone file that samples are made with at intake."""
-    if job.incumbent is not None:
-        return job.fleet / job.incumbent.backbone
-    if job.options.backbone is None:
-        raise ConfigError("a first release needs a backbone: give --backbone FILE, or --network DIR")
-    return job.options.backbone
+    return part / BACKBONE if job.incumbent is None else job.fleet / job.incumbent.backbone
 
 
 def _judged_by(job: Job, backbone: Backbone) -> tuple[Samples | None, str]:
@@ -270,8 +280,7 @@ def export(job: Job, part: Path) -> Found:
             "latency_ms": release.latency_ms,
             "is_new": False,
         }
-    source = _backbone_now(job)
-    write_part(part / BACKBONE, source.read_bytes())
+    write_part(part / BACKBONE, (job.run.place(INTAKE) / BACKBONE).read_bytes())
     shown = job.options.data or job.options.held_out
     if shown is None:
         raise ConfigError(

@@ -3,6 +3,8 @@
 Once with the backbone that ships; what does not look into the backbone, with bytes that begin like one.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -31,9 +33,8 @@ from host_trainer.retraining.assembly import (
 )
 from host_trainer.retraining.heads import HeadConfig, made
 from host_trainer.retraining.samples import Samples, statistics_of
-from tests.conftest import CHECKOUT
 
-SHIPPED = CHECKOUT / "models" / "mobilenetv2_035_96.tflite"
+SHIPPED = Path(__file__).parents[3] / "models" / "mobilenetv2_035_96.tflite"
 GATES = Gates(700, 20, 4, 990, 0, 0)
 VIEWS = 2
 CONFIG = HeadConfig(LearnerConfig(views=VIEWS))

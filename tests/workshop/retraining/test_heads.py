@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from simulators.devices import SIZE, SPACE, VIEWS, Device, drawn_samples
 
 from edge_cl.learning import named
 from edge_cl.learning.config import LearnerConfig
@@ -15,7 +16,6 @@ from host_trainer.retraining.heads import HeadConfig, made, rehearsed
 from host_trainer.retraining.merging import merged
 from host_trainer.retraining.samples import Samples, joined, nothing, statistics_of
 from host_trainer.retraining.told import taken_in
-from tests.simulators.devices import SIZE, SPACE, VIEWS, Device, drawn_samples
 
 CONFIG = HeadConfig(LearnerConfig(views=VIEWS, network=ResidualConfig(hidden=32)))
 LABELS = ("can", "mug", "tin", "jar")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from simulators.devices import SIZE, Device, drawn_samples
 
 from edge_cl.errors import ProtocolError
 from edge_cl.learning import increment, named
@@ -13,7 +14,6 @@ from edge_cl.wire.messages import Statistics as Message
 from host_trainer.retraining.merging import merged
 from host_trainer.retraining.samples import Samples, joined, statistics_of
 from host_trainer.retraining.told import Told, from_tensors, impossible, moved, taken_in, to_tensors
-from tests.simulators.devices import SIZE, Device, drawn_samples
 
 LABELS = ("can", "mug", "tin", "jar")
 
