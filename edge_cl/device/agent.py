@@ -23,6 +23,7 @@ from edge_cl.config import Settings
 from edge_cl.device import install
 from edge_cl.device.allocator import return_large_blocks
 from edge_cl.device.folders import Picture
+from edge_cl.device.installation.probation import Watch, settle
 from edge_cl.device.installation.released import exemplar_features
 from edge_cl.device.staged import learner_config, open_staged, read_manifest, settings_of
 from edge_cl.device.teaching import Run, Seen, Taught, hash_of
@@ -150,6 +151,7 @@ def open_agent(
     """
     return_large_blocks()
     settings = settings_of(folder).with_engine(threads=threads, isolate=isolate, delegate=delegate)
+    settle(folder, settings.installation)
     for attempt in range(OPENING_ATTEMPTS):
         before = install.read_current(folder)
         try:
@@ -169,9 +171,10 @@ def _open(
     folder: Path, settings: Settings, current: install.Current, with_backbone: bool, read_only: bool
 ) -> "Agent":
     with contextlib.ExitStack() as stack:
-        backbone = None
+        backbone, watch = None, _watch_of(folder, current)
         if with_backbone:
-            backbone = stack.enter_context(open_staged(folder, settings, current.bundle))
+            with watch.guarded() if watch else contextlib.nullcontext():
+                backbone = stack.enter_context(open_staged(folder, settings, current.bundle))
         if (backbone is None or read_only) and not has_log(folder):
             raise ConfigError(f"nothing was taught in {folder} yet: run `edge-cl learn`")
         agent = stack.enter_context(
@@ -181,6 +184,12 @@ def _open(
             agent._put_in_order()
         stack.pop_all()
     return agent
+
+
+def _watch_of(folder: Path, current: install.Current) -> Watch | None:
+    """Return the watchdog of the release in use; None where none is on probation."""
+    is_watched = current.fallback is not None and current.bundle is not None
+    return Watch(folder, current.bundle or "") if is_watched else None
 
 
 def open_life(folder: Path, settings: Settings, life: install.Life) -> "Agent":
@@ -264,7 +273,8 @@ class Agent:
         self.notes: list[str] = []
         self.taken: str | None = None
         self._backbone, self._manifest, self._life = backbone, manifest, current.life
-        self._fallback = current.fallback
+        self._fallback, self._watch = current.fallback, _watch_of(folder, current)
+        self._twin: Backbone | None = None
         self._pending: list[Event] = []  # of no value to the person who teaches: written with the next commit
         self._newest: dict[str, Any] | None = None  # header of the checkpoint in use
         self._needed: list[dict[str, Any] | None] = [None]  # of the one before it, and those of the fallback
@@ -317,16 +327,17 @@ class Agent:
             EngineError: the engine failed, or fell back to another kind of features.
         """
         run = Run(self, self._view_count(views), self._mirror(mirror), overrule)
-        for picture in pictures:
-            if should_stop():
-                run.taught.was_stopped = True
-                break
-            run.take(picture)
-            if self._unconsolidated + len(run.batch) >= UPDATE_SAMPLES:
-                run.keep()
-                run.taught.steps += self.consolidate(steps, should_stop)
-            watch(run.taught, picture)
-        run.keep()
+        with self._watch.guarded() if self._watch else contextlib.nullcontext():
+            for picture in pictures:
+                if should_stop():
+                    run.taught.was_stopped = True
+                    break
+                run.take(picture)
+                if self._unconsolidated + len(run.batch) >= UPDATE_SAMPLES:
+                    run.keep()
+                    run.taught.steps += self.consolidate(steps, should_stop)
+                watch(run.taught, picture)
+            run.keep()
         if self._unconsolidated and not should_stop():
             run.taught.steps += self.consolidate(steps, should_stop)
         run.taught.was_stopped |= should_stop()
@@ -429,8 +440,9 @@ class Agent:
     def close(self) -> None:
         """Close files and engine; what was not saved is replayed or lost, as after a pulled plug."""
         self.store.close()
-        if self._backbone is not None:
-            self._backbone.close()
+        for backbone in (self._backbone, self._twin):
+            if backbone is not None:
+                backbone.close()
 
     # -- asking ------------------------------------------------------------------------------------------
 
@@ -440,12 +452,22 @@ class Agent:
         Raises:
             ImageError: the picture cannot be read.
         """
-        features, _ = self.embed_picture(read_bytes(path), path.name, views, self._mirror(mirror))
-        return self.learner.predict_one(features)
+        latency_us: list[int] = []
+        with self._watch.answering(latency_us) if self._watch else contextlib.nullcontext():
+            before = self.timings.embed_ms
+            features, _ = self.embed_picture(read_bytes(path), path.name, views, self._mirror(mirror))
+            latency_us.append(round(1000 * (self.timings.embed_ms - before) / len(features)))
+            return self.learner.predict_one(features)
 
     def report(self) -> Report:
         """Return what the learner knows about itself."""
         return self.learner.report()
+
+    def report_before_learning(self) -> float:
+        """Return the running share of right answers before learning; -1 before there is one."""
+        progress = self.learner.progress
+        seen = float(progress.seen.sum())
+        return float(progress.right.sum()) / seen if seen else -1.0
 
     def samples(self) -> list[Shown]:
         """Return every remembered sample in the order of teaching."""
@@ -601,15 +623,18 @@ class Agent:
         """Acknowledge a batch, then learn it."""
         first = self.store.next_sample
         events = [
-            Event(0, EventKind.TEACH, first + i, seen.label, 0, *seen[1:4], seen.source, seen.jpeg)
+            Event(0, EventKind.TEACH, first + i, seen.label, 0, *seen[1:4], seen.source, seen.jpeg, seen.twin)
             for i, seen in enumerate(batch)
         ]
         if not events:
             return
         self._commit(events)
+        judged, right = taught.judged, taught.right
         with self.timings.count("learn_ms"):
             for event in events:
                 self._learn(event, taught)
+        if self._watch is not None:
+            self._watch.judged(taught.judged - judged, taught.right - right)
         self._checkpoint_if_due()
 
     def _learn(self, event: Event, taught: Taught) -> None:
@@ -629,18 +654,28 @@ class Agent:
         if self._samples_since >= CHECKPOINT_SAMPLES or self._steps_since >= CHECKPOINT_STEPS:
             self.checkpoint()
 
-    def _header(self) -> dict[str, Any]:
-        live = self.learner.live_samples()
+    def secure(self) -> None:
+        """Make sure that two checkpoints of this life are whole: it can be returned to from then on."""
+        self._commit([])
+        while self._newest is None or self._needed[0] is None:
+            self.checkpoint()
+
+    def header(self, learner: EdgeLearner, taken: str | None) -> dict[str, Any]:
+        """Return the header of a checkpoint of a learner that stands where the log ends, rehearsed."""
+        live = learner.live_samples()
         return {
             "seq": self.store.next_seq - 1,
             "next_sample": self.store.next_sample,
             "live": sorted(live),
-            "space": self.space.id,
-            "config": _plain(self.learner.config),
-            "unconsolidated": self._unconsolidated,
+            "space": learner.space.id,
+            "config": _plain(learner.config),
+            "unconsolidated": 0,
             "relabelled": sorted(self._relabelled & live),
-            "taken": self.taken,
+            "taken": taken,
         }
+
+    def _header(self) -> dict[str, Any]:
+        return {**self.header(self.learner, self.taken), "unconsolidated": self._unconsolidated}
 
     def taught_label(self, label: str) -> str:
         """Return the name of a class as it was first taught.
@@ -705,6 +740,20 @@ class Agent:
                 " its features differ; start again with the accelerator, or teach a new --state without it"
             )
         return features, image
+
+    def embed_twin(self, image: Image.Image, count: int, mirror: bool) -> NDArray[Any] | None:
+        """Return (V, D) features of the space that may be returned to; None where there is none.
+
+        While a release with another backbone is on probation, what is taught is kept in both spaces.
+        """
+        wanted, life = self.store.other_space, self._fallback
+        if wanted is None or life is None or life.bundle is None:
+            return None
+        if self._twin is None:
+            self._twin = open_staged(self.folder, self.settings, life.bundle)
+        twin = self._twin
+        with self.timings.count("embed_ms"):
+            return twin.embed_many(views(image, count, twin.input_size, twin.policy, mirror))
 
     def _mirror(self, asked: bool | None) -> bool:
         return self._manifest.mirror and self.settings.teaching.mirror if asked is None else asked

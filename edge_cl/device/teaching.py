@@ -62,6 +62,7 @@ class Seen(NamedTuple):
     session: str
     source: str
     jpeg: bytes | None
+    twin: NDArray[Any] | None = None  # of the space that may be returned to
 
 
 class Run:
@@ -97,7 +98,8 @@ class Run:
         name = picture.path.name
         features, image = self._agent.embed_picture(data, name, self._views, self._mirror)
         jpeg = _kept(data, image) if self._agent.settings.teaching.keep_jpeg else None
-        self.batch.append(Seen(label, features, image_hash, picture.session, name, jpeg))
+        twin = self._agent.embed_twin(image, self._views, self._mirror)
+        self.batch.append(Seen(label, features, image_hash, picture.session, name, jpeg, twin))
         self._labels[image_hash] = label
         if len(self.batch) >= COMMIT_ROWS:
             self.keep()

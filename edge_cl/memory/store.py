@@ -241,6 +241,10 @@ class Store:
         """Read the (V, D) features of these samples in the other space, as `features`."""
         return self._other.read(self._views_of(samples)) if self._other else {}
 
+    def other_samples(self) -> set[int]:
+        """Return the samples that have features of the other space."""
+        return set(self._other.slots.samples().tolist()) if self._other else set()
+
     def drop_other(self) -> None:
         """Give up the space that is not in use, with its features; nothing happens when there is one only."""
         if self._other is None:

@@ -152,6 +152,11 @@ class Backbone:
         return self._engine.kernels
 
     @property
+    def process(self) -> int | None:
+        """Id of the child process that computes; None where this one does."""
+        return getattr(self._engine, "pid", None)
+
+    @property
     def input_size(self) -> tuple[int, int]:
         """(H, W) in pixels."""
         return self._input_size

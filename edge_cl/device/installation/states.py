@@ -69,7 +69,8 @@ class Record(NamedTuple):
         manifest: hash of its manifest.
         file: where it was fetched to.
         taken: the newest statistics of this device that its head has; None: none.
-        staged: hash under which its files lie in the state folder; "" before that.
+        staged: hash under which its files lie in the state folder; "" before that, and once it is undone.
+        old: hash of the bundle that ran before it; "" before the swap, and once that is removed.
         begun: times that the state's action was begun and not ended.
         failures: of this release.
         reason: why it was rolled back, for a person; "" otherwise.
@@ -85,6 +86,7 @@ class Record(NamedTuple):
     file: str = ""
     taken: str | None = None
     staged: str = ""
+    old: str = ""
     begun: int = 0
     failures: int = 0
     reason: str = ""

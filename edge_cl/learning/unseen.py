@@ -1,0 +1,61 @@
+"""Lets a learner answer samples as if none of them had ever been taught: what two learners are compared by.
+
+The samples are those that no residual trains on (`gate.is_held_back`); from the base they are taken out
+exactly, all at once. So neither learner is asked what it was told.
+"""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_cl.learning import gate, increment
+from edge_cl.learning.base import SAMPLE_WEIGHT, Base, Statistics
+from edge_cl.learning.embedding import embed
+from edge_cl.learning.inherited import less
+from edge_cl.learning.learner import EdgeLearner
+from edge_cl.memory.buffer import EMPTY
+
+
+def held_back(learner: EdgeLearner) -> list[int]:
+    """Return the samples in memory that may judge: taught here, not suspect, never shown to a residual."""
+    slots = learner.buffer.slots
+    may = (slots.sample > EMPTY) & ~slots.suspect & gate.is_held_back(slots.sample)
+    return sorted(int(sample) for sample in slots.sample[may])
+
+
+def labels_of(learner: EdgeLearner, samples: Sequence[int]) -> list[str]:
+    """Return what samples in memory were taught as."""
+    slots = _slots(learner, samples)
+    return [learner.labels[number] for number in learner.buffer.slots.number[slots]]
+
+
+def answers(learner: EdgeLearner, samples: Sequence[int]) -> list[str]:
+    """Return what the learner would answer samples in memory, by their first view, had none been taught."""
+    if not len(samples):
+        return []
+    slots = _slots(learner, samples)
+    rows = embed(learner.buffer.features[slots], learner.space.zero_point)
+    base = _without(learner, rows, learner.buffer.slots.number[slots])
+    logits = base.scores(rows[:, 0]) / learner.calibration.temperature
+    if learner.gate:
+        logits = logits + learner.gate * learner.training.outputs(rows[:, 0])
+    return [learner.labels[number] for number in logits.argmax(axis=1)]
+
+
+def _slots(learner: EdgeLearner, samples: Collection[int]) -> NDArray[np.intp]:
+    slot_of = {int(s): i for i, s in enumerate(learner.buffer.slots.sample) if s != EMPTY}
+    return np.array([slot_of[sample] for sample in samples], np.intp)
+
+
+def _without(learner: EdgeLearner, rows: NDArray, numbers: NDArray) -> Base:
+    """Return the learner's base without samples, (n, V, D) embeddings of classes (n,)."""
+    flat, weight = rows.reshape(-1, rows.shape[-1]), SAMPLE_WEIGHT // rows.shape[1]
+    counts, sums = np.zeros(len(learner.labels), np.int64), np.zeros((len(learner.labels), rows.shape[-1]))
+    np.add.at(counts, numbers, SAMPLE_WEIGHT)
+    np.add.at(sums, numbers, weight * rows.sum(axis=1))
+    taught = Statistics(counts, sums, weight * (flat.T @ flat), 0)
+    base = Base(rows.shape[-1])
+    rest = increment.lifted(less(learner.base.statistics, taught))
+    base.restore(*rest, learner.base.shrinkage, learner.base.ridge, learner.base.refreshed_weight)
+    return base
