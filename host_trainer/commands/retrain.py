@@ -1,17 +1,20 @@
 """`host-trainer retrain`: a fleet's next release, from what its devices sent."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edge_cl.errors import ConfigError
+from host_trainer.commands.fleet_options import Database, Endpoint, Folder, Objects, address
 from host_trainer.commands.keys import KeyFolders, Model, PassphraseFile, opened, today
 from host_trainer.commands.terminal import AsJson, meter, print_json, quiet_libraries, say, stopping
 
-Fleet = Annotated[
-    Path, typer.Argument(metavar="FLEET", help="The folder that `init` made.", show_default=False)
-]
+if TYPE_CHECKING:
+    from host_trainer.retraining.contents import Contents
+
 First = Annotated[bool, typer.Option("--first", help="Make the model's first release.")]
 Backbone = Annotated[
     Path | None,
@@ -54,7 +57,7 @@ Cap = Annotated[
 
 
 def retrain(
-    fleet: Fleet,
+    fleet: Folder,
     model: Model,
     first: First = False,
     backbone: Backbone = None,
@@ -63,6 +66,9 @@ def retrain(
     no_mirror: NoMirror = False,
     contents: ContentsFolder = None,
     cap: Cap = 0.5,
+    database: Database = "",
+    objects: Objects = "",
+    endpoint: Endpoint = "",
     keys: KeyFolders = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
@@ -73,7 +79,6 @@ def retrain(
     rejected it.
     """
     quiet_libraries()
-    from host_trainer.retraining.contents import FolderContents, Silence
     from host_trainer.retraining.job import Options, World
     from host_trainer.retraining.session import retrain as run
 
@@ -82,7 +87,6 @@ def retrain(
         if value is not None and not first:
             raise ConfigError(f"{name} belongs to a first release: give --first too")
     place, ring = opened(fleet, keys, passphrase_file)
-    heard = FolderContents(contents) if contents else Silence()
     options = Options(
         fleet=fleet,
         model=model,
@@ -93,13 +97,29 @@ def retrain(
         mirror=not no_mirror,
         cap=cap,
     )
-    with stopping() as stopped:
+    where = address(database, objects, endpoint)
+    with stopping() as stopped, _heard(fleet, model, contents, where) as heard:
         result = run(options, World(today(), place, ring, heard, meter, say, stopped))
     if as_json:
         print_json(result)
     else:
         _show(result)
     raise typer.Exit(0 if result["accepted"] else 1)
+
+
+@contextmanager
+def _heard(fleet: Path, model: str, folder: Path | None, where: Any) -> "Iterator[Contents]":
+    """Yield what devices sent: in a folder that was named, else in the database of the fleet."""
+    from host_trainer.retraining.contents import FolderContents
+
+    if folder is not None:
+        yield FolderContents(folder)
+        return
+    from host_trainer.retraining.fleet_contents import FleetContents
+    from host_trainer.server.fleet import open_fleet
+
+    with open_fleet(fleet, where) as opened_fleet:
+        yield FleetContents(opened_fleet, model)
 
 
 def _show(result: dict[str, Any]) -> None:

@@ -1,7 +1,4 @@
-"""Says how a retraining hears what devices sent, and reads it from a folder of contents.
-
-The server's database is the other way (`host_trainer.retraining.worker`).
-"""
+"""Says how a retraining hears what devices sent: from nobody, from a folder of contents, from the server."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -14,6 +11,7 @@ from edge_cl.wire.labels import Edits
 from edge_cl.wire.messages import Features, Images, Statistics
 
 SUFFIX = ".content"
+ContentKey = tuple[str, str]  # device, hash
 
 
 class Received(NamedTuple):
@@ -37,23 +35,27 @@ class Received(NamedTuple):
 class Contents(Protocol):
     """What the devices of a fleet sent."""
 
-    def committed(self) -> Iterable[Received]:
-        """Return what is there to learn from, oldest first; also what was learned from before."""
+    def committed(self, known: frozenset[str]) -> Iterable[Received]:
+        """Return what is there to learn from, oldest first, but for what is known by its hash."""
         ...
 
     def edits(self) -> Edits:
         """Return the fleet's registry of classes."""
         ...
 
-    def close(self, taken: Iterable[tuple[str, str]], quarantined: Mapping[tuple[str, str], str]) -> None:
-        """Hear which (device, content) were learned from, and which are set aside, and why."""
+    def announce(self, model: str, bundle: int, taken: Mapping[str, str]) -> None:
+        """Hear which newest statistics of each device a bundle contains, before it is published."""
+        ...
+
+    def close(self, taken: Iterable[ContentKey], quarantined: Mapping[ContentKey, str]) -> None:
+        """Hear which contents were learned from, and which are set aside, and why."""
         ...
 
 
 class Silence:
     """Nobody sent anything."""
 
-    def committed(self) -> Iterable[Received]:
+    def committed(self, known: frozenset[str]) -> Iterable[Received]:
         """See `Contents`."""
         return ()
 
@@ -61,7 +63,10 @@ class Silence:
         """See `Contents`."""
         return ()
 
-    def close(self, taken: Iterable[tuple[str, str]], quarantined: Mapping[tuple[str, str], str]) -> None:
+    def announce(self, model: str, bundle: int, taken: Mapping[str, str]) -> None:
+        """See `Contents`."""
+
+    def close(self, taken: Iterable[ContentKey], quarantined: Mapping[ContentKey, str]) -> None:
         """See `Contents`."""
 
 
@@ -78,18 +83,23 @@ class FolderContents:
             raise InputError(f"{folder} is no folder: give one that holds contents, *{SUFFIX}")
         self._folder, self._registry = folder, registry
 
-    def committed(self) -> Iterable[Received]:
+    def committed(self, known: frozenset[str]) -> Iterable[Received]:
         """See `Contents`; a file that does not read is handed on as it is, for intake to set aside."""
         for path in sorted(self._folder.rglob(f"*{SUFFIX}")):
             data = path.read_bytes()
-            device, level = _facts(data, path.relative_to(self._folder).parts[0].removesuffix(SUFFIX))
-            yield Received(device, hashlib.sha256(data).hexdigest(), level, data)
+            name = hashlib.sha256(data).hexdigest()
+            if name not in known:
+                device, level = _facts(data, path.relative_to(self._folder).parts[0])
+                yield Received(device, name, level, data)
 
     def edits(self) -> Edits:
         """See `Contents`."""
         return self._registry
 
-    def close(self, taken: Iterable[tuple[str, str]], quarantined: Mapping[tuple[str, str], str]) -> None:
+    def announce(self, model: str, bundle: int, taken: Mapping[str, str]) -> None:
+        """See `Contents`; the runs themselves tell."""
+
+    def close(self, taken: Iterable[ContentKey], quarantined: Mapping[ContentKey, str]) -> None:
         """See `Contents`; the runs themselves tell what was learned from."""
 
 

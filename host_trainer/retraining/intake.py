@@ -17,11 +17,10 @@ from edge_cl.vision.frames import decode_image, image_hash
 from edge_cl.wire import codec
 from edge_cl.wire.labels import Edits, followed
 from edge_cl.wire.messages import CONTENTS, Features, Images, Statistics
-from host_trainer.retraining.contents import Received
+from host_trainer.retraining.contents import ContentKey, Received
 from host_trainer.retraining.samples import Samples, joined, with_views
 from host_trainer.retraining.told import Told, impossible, taken_in
 
-ContentKey = tuple[str, str]  # device, hash
 SampleKey = tuple[str, int]  # device, number
 
 

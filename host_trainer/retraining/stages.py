@@ -40,6 +40,7 @@ from host_trainer.retraining.assembly import (
     opened,
     whole,
 )
+from host_trainer.retraining.contents import Received
 from host_trainer.retraining.deployed import PUBLICATION, Deployed
 from host_trainer.retraining.gate import HELD_OUT, Cost, Evidence, judge
 from host_trainer.retraining.heads import rehearsed
@@ -146,8 +147,8 @@ def _mirror(job: Job) -> bool:
 def _devices(job: Job, space: FeatureSpace, held_out: Samples | None, part: Path) -> Found:
     """Sift what devices sent, name those that contradict all others, and keep the rest."""
     edits, views = job.world.contents.edits(), job.options.head.learner.views
-    received = list(job.world.contents.committed())
     known = _known(job, space, views)
+    received = list(job.world.contents.committed(known.contents))
     sound = sifted(received, known, space, views, edits)
     findings = _findings(job, sound, held_out, space, edits)
     suspects = {device: found.reason for device, found in findings.items() if found.reason}
@@ -162,7 +163,7 @@ def _devices(job: Job, space: FeatureSpace, held_out: Samples | None, part: Path
         "registry": edits[-1].version if edits else 0,
         "samples": job.relative(job.run.place(INTAKE) / SAMPLES_FILE),
         "told": _kept_told(job, sound, part),
-        "received": _counted(received, known, sound),
+        "received": _counted(received, sound),
         "accepted": sorted(map(list, sound.accepted)),
         "aside": sorted([*key, reason] for key, reason in sound.aside.items()),
         "waiting": sorted([*key, reason] for key, reason in sound.waiting.items()),
@@ -238,14 +239,13 @@ def _kept_told(job: Job, sound: Sound, part: Path) -> dict[str, str]:
     return dict(sorted(where.items()))
 
 
-def _counted(received: list[Any], known: Known, sound: Sound) -> dict[str, dict[str, int]]:
+def _counted(received: list[Received], sound: Sound) -> dict[str, dict[str, int]]:
     """Return what each device sent that was not known: contents, bytes, and samples that are used."""
     found: dict[str, dict[str, int]] = {}
     for each in received:
-        if each.id not in known.contents:
-            row = found.setdefault(each.device, {"contents": 0, "bytes": 0, "samples": 0, "pictures": 0})
-            row["contents"] += 1
-            row["bytes"] += len(each.data)
+        row = found.setdefault(each.device, {"contents": 0, "bytes": 0, "samples": 0, "pictures": 0})
+        row["contents"] += 1
+        row["bytes"] += len(each.data)
     for device, is_fresh in zip(sound.samples.devices, sound.fresh.tolist(), strict=True):
         if is_fresh and device in found:
             found[device]["samples"] += 1
@@ -511,6 +511,7 @@ def publish(job: Job, part: Path) -> Found:
     """
     made, model = job.run.facts(BUNDLE), job.options.model
     number = made["bundle"]
+    job.world.contents.announce(model, number, job.run.facts(HEAD)["taken"])
     files = {f"{model}-{number}.bundle": WHOLE}
     if made["lean_bytes"]:
         files[f"{model}-{number}-from-{made['keyframe']}.bundle"] = LEAN
