@@ -143,7 +143,8 @@ def make_app(
         async with desk.slot():
             return _message(await desk.work(lambda: desk.rounds.registry(asked, version, desk.now())), desk)
 
-    @app.api_route(f"{routes.REPOSITORY}/{{path:path}}", methods=["GET", "HEAD"], **contract.REPOSITORY)
+    @app.get(f"{routes.REPOSITORY}/{{path:path}}", **contract.REPOSITORY)
+    @app.head(f"{routes.REPOSITORY}/{{path:path}}", **contract.REPOSITORY)
     async def repository(request: Request, path: str) -> Response:
         return file_response(fleet.folder / REPOSITORY, path, request)
 
