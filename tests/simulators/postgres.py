@@ -1,6 +1,7 @@
 """A private PostgreSQL on this machine: a cluster in a temporary folder, reached by a socket in it."""
 
 import contextlib
+import itertools
 import os
 import pwd
 import shutil
@@ -13,6 +14,7 @@ import psycopg
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
 USER = "fleet"
+NUMBERS = itertools.count(1)  # of databases
 TIMEOUT_S = 60.0
 # Nothing of it outlives the tests.
 SETTINGS = ("fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_connections=60")
@@ -65,9 +67,9 @@ def cluster() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def emptied(address: str) -> str:
-    """Remove everything from a database, and return its address."""
+def fresh(address: str) -> str:
+    """Make another empty database in a cluster, and return its address; it goes with the cluster."""
+    name = f"fleet{next(NUMBERS)}"
     with psycopg.connect(address, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA public CASCADE")
-        connection.execute("CREATE SCHEMA public")
-    return address
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    return address.replace("@/postgres?", f"@/{name}?")

@@ -41,7 +41,7 @@ def database_address(request: pytest.FixtureRequest) -> str:
     """The address of an empty database, each kind in turn; "" for SQLite's file in the fleet's folder."""
     if request.param == "sqlite":
         return ""
-    return postgres.emptied(request.getfixturevalue("postgresql"))
+    return postgres.fresh(request.getfixturevalue("postgresql"))
 
 
 @pytest.fixture(scope="session")
