@@ -117,7 +117,10 @@ WORLD = {
     ),  # temporary files, besides those who may write to the disk
     "reading": ("edge_cl.vision", "host_trainer", *SHELL),  # besides those who may write
     "network": ("edge_cl.device.transport", "edge_cl.web.server", "host_trainer.server"),
-    "socket": (f"{ENGINES}.isolated",),  # a socket pair with the child, besides those with the network
+    "socket": (
+        f"{ENGINES}.isolated",  # a socket pair with the child
+        "host_trainer.training.workers",  # asks which ports are free; TensorFlow opens them
+    ),  # besides those with the network
     "process": (f"{ENGINES}.isolated", "edge_cl.commands", "edge_cl.device", "host_trainer"),
     "import by name": (ENGINES, "edge_cl.cli"),
 }

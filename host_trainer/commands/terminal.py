@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -58,12 +59,16 @@ class Meter:
 
 
 @contextmanager
-def meter(total: int, unit: str = "images") -> Iterator[Meter]:
+def meter(total: int, unit: str = "images", *, shown: bool = True) -> Iterator[Meter]:
     """Yield a Meter; its bar is shown on a terminal and not in a pipe."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=False) as bar:
+    hidden = not (shown and console.is_terminal)
+    with Progress(*columns, console=console, disable=hidden, transient=False) as bar:
         yield Meter(bar, total, unit)
+
+
+silent_meter = partial(meter, shown=False)  # of a process that another one speaks for
 
 
 @contextmanager

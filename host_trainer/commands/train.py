@@ -1,6 +1,8 @@
 """`host-trainer train`: a classifier from an image folder, all at once or task after task."""
 
+import os
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,7 @@ from host_trainer.commands.terminal import (
     print_json,
     quiet_libraries,
     say,
+    silent_meter,
     stopping,
 )
 
@@ -193,6 +196,17 @@ Origin = Annotated[
 NewData = Annotated[
     str | None, _continual("--new-data", metavar="DIR", help="What to learn on top; its classes may be new.")
 ]
+Count = Annotated[
+    int | None,
+    _continual(
+        "--workers",
+        metavar="N",
+        min=1,
+        max=64,
+        help="Processes of this machine that share each batch [usual: 1]; on several machines start the same"
+        " command on each with TF_CONFIG, as TensorFlow has it, and folders that all see.",
+    ),
+]
 Root = Annotated[
     Path | None, _continual("--data-root", metavar="DIR", help="Where data sets called by name lie [here].")
 ]
@@ -222,6 +236,7 @@ def train(
     origin: Origin = None,
     new_data: NewData = None,
     data_root: Root = None,
+    workers: Count = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a classifier on pictures; its backbone is what `export` turns into a device's.
@@ -251,7 +266,9 @@ def train(
         "buffer": buffer,
         "clip": clip,
         "data_root": data_root,
+        "workers": workers,
     }
+    result: dict[str, Any] | None
     if method is None and origin is None:
         only = {f"--{name.replace('_', '-')}": value for name, value in continual.items()}
         _refuse(only, "belongs to a training task after task: give --method too")
@@ -259,10 +276,13 @@ def train(
         result = _at_once(_chosen(shared), data, tensorboard)
     else:
         _refuse({"--tensorboard": tensorboard}, "is for trainings without --method; see report.html")
+        count = continual.pop("workers") or 1
         continual |= {"root": continual.pop("data_root"), "without": _parts_of(without or "")}
         continual |= {"command": command_line(), "origin": origin, "method": method}
         given = _chosen({**shared, **continual})
-        result = _task_after_task({**given, "data": _only_one(data, new_data, origin)})
+        result = _task_after_task({**given, "data": _only_one(data, new_data, origin)}, count)
+    if result is None:
+        return  # another worker speaks
     if as_json:
         print_json(result)
     else:
@@ -284,17 +304,25 @@ def _at_once(chosen: dict[str, Any], data: str | None, events: Path | None) -> d
     return train_classifier(options, meter, say)
 
 
-def _task_after_task(chosen: dict[str, Any]) -> dict[str, Any]:
+def _task_after_task(chosen: dict[str, Any], count: int) -> dict[str, Any] | None:
     from host_trainer.export.cost import peak_bytes
     from host_trainer.sparcl.options import Options
     from host_trainer.sparcl.session import World, train_continually
+    from host_trainer.training.workers import TF_CONFIG, company, open_workers
 
     if "epochs" in chosen:
         if chosen["epochs"] != int(chosen["epochs"]):
             raise ConfigError("--epochs of a task is a whole number")
         chosen["epochs"] = int(chosen["epochs"])
-    with stopping() as stopped:
-        return train_continually(Options(**chosen), World(time.monotonic, peak_bytes, meter, say, stopped))
+    with ExitStack() as stack:
+        if count > 1 and TF_CONFIG not in os.environ:
+            stack.enter_context(company(count))
+        workers = open_workers()
+        stopped = stack.enter_context(stopping())
+        world = World(time.monotonic, peak_bytes, meter, say, stopped)
+        if workers is not None and not workers.writes:
+            world = world._replace(open_meter=silent_meter, say=lambda line: None)
+        return train_continually(Options(**chosen), world, workers)
 
 
 def _only_one(data: str | None, new_data: str | None, origin: Path | None) -> str:

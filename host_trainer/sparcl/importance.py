@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from edge_cl.learning.masking import gradient_importance, weight_importance
 from host_trainer.datasets.batches import Source
-from host_trainer.sparcl.losses import memory_loss, stream_loss
+from host_trainer.sparcl.losses import WHOLE, memory_loss, stream_loss
 from host_trainer.sparcl.schedule import Sparsity
 from host_trainer.training.collector import Collector
 from host_trainer.training.gradients import Loss
+from host_trainer.training.workers import Workers
 
 Gradients = Mapping[str, NDArray[np.float32]]  # by the variable's Keras path
 
@@ -29,8 +30,9 @@ class Importance(NamedTuple):
 class Assessor:
     """Averages the gradients of both losses on one model; the model is left as it is."""
 
-    def __init__(self, model: Any) -> None:
-        self._stream, self._memory = Collector(model, stream_loss), Collector(model, memory_loss)
+    def __init__(self, model: Any, workers: Workers | None = None) -> None:
+        self._stream = Collector(model, stream_loss, workers=workers, whole=WHOLE)
+        self._memory = Collector(model, memory_loss, workers=workers, whole=WHOLE)
 
     def assess(self, stream: Source, memory: Source | None, batches: int) -> Importance:
         """Return the mean gradients over so many batches each; without a memory the second is zero."""
@@ -43,8 +45,8 @@ class Assessor:
 class Snapshot:
     """Takes the gradient of one batch by the whole objective, as the authors' code does."""
 
-    def __init__(self, model: Any, loss: Loss) -> None:
-        self._collector = Collector(model, loss)
+    def __init__(self, model: Any, loss: Loss, workers: Workers | None = None) -> None:
+        self._collector = Collector(model, loss, workers=workers, whole=WHOLE)
 
     def take(self, batch: Mapping[str, NDArray[Any]], masks: Mapping[str, NDArray[Any]]) -> Importance:
         """Return the gradient, where the masks let it pass."""

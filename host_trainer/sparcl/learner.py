@@ -16,7 +16,7 @@ from host_trainer.datasets.augmentation import Augmentation
 from host_trainer.network import Network, to_input
 from host_trainer.sparcl.attendance import Attendance, dismissed, everybody, noted
 from host_trainer.sparcl.importance import Assessor, Importance, Snapshot
-from host_trainer.sparcl.losses import ABSENT, LOGITS, objective
+from host_trainer.sparcl.losses import ABSENT, LOGITS, WHOLE, objective
 from host_trainer.sparcl.methods import Scope
 from host_trainer.sparcl.plan import Plan
 from host_trainer.sparcl.reservoir import Memories, Reservoir, draw, empty, offer
@@ -24,6 +24,7 @@ from host_trainer.sparcl.schedule import EDGE, OFFICIAL, Move, Sparsity, move_at
 from host_trainer.sparcl.structured import ChannelMasks
 from host_trainer.sparcl.weights import WeightMasks
 from host_trainer.training.gradients import FOLLOW, open_forward, open_stepper
+from host_trainer.training.workers import Workers
 
 # What the last number of a random generator's seed stands for.
 ORDER, KEPT, DRAWN, CHANCE, MASKS, DISMISSED, ASSESSED = range(7)
@@ -120,9 +121,17 @@ class Learner:
         masking: of its weights, already in force on model and followers; None for a dense network.
         followers: models of the same graph, as saved, which become averages of the weights.
         plan: what is trained, and how.
+        workers: the processes that share each batch; the learners of all of them do the same.
     """
 
-    def __init__(self, network: Network, masking: Masking | None, followers: list[Any], plan: Plan) -> None:
+    def __init__(
+        self,
+        network: Network,
+        masking: Masking | None,
+        followers: list[Any],
+        plan: Plan,
+        workers: Workers | None = None,
+    ) -> None:
         import keras
 
         self.network, self.masking, self.followers, self.plan = network, masking, followers, plan
@@ -131,7 +140,15 @@ class Learner:
         self.optimizer = keras.optimizers.SGD(plan.method.rate, momentum=plan.momentum, **clip)
         guarded = masking.guarded if masking else ()
         self._loss = objective(plan.method)
-        self.stepper = open_stepper(model, self.optimizer, self._loss, guarded=guarded, followers=followers)
+        self.stepper = open_stepper(
+            model,
+            self.optimizer,
+            self._loss,
+            guarded=guarded,
+            followers=followers,
+            workers=workers,
+            whole=WHOLE,
+        )
         classes, places = int(model.output.shape[-1]), plan.buffer if plan.method.draws else 1
         self.reservoir: Reservoir = empty(places, network.input_size, classes)
         self.attendance: Attendance = everybody(0)
@@ -146,9 +163,9 @@ class Learner:
         self._assessor = self._snapshot = None
         if masking is not None and plan.sparsity is not None:
             if plan.sparsity.mode == OFFICIAL:
-                self._snapshot = Snapshot(model, self._loss)
+                self._snapshot = Snapshot(model, self._loss, workers)
             else:
-                self._assessor = Assessor(model)
+                self._assessor = Assessor(model, workers)
             self.stepper.guard(masking.guards())
 
     def begin_task(self, lesson: Lesson) -> None:
@@ -415,7 +432,7 @@ def _right(
     return np.asarray(judged.argmax(-1) == labels)
 
 
-def open_learner(network: Network, plan: Plan) -> Learner:
+def open_learner(network: Network, plan: Plan, workers: Workers | None = None) -> Learner:
     """Return the learner of a classifier that was not trained yet, masks in force and averages beside it.
 
     In edge mode the learner's network is the small one inside of the given, wide one.
@@ -435,7 +452,7 @@ def open_learner(network: Network, plan: Plan) -> Learner:
     followers = [_copy(answering) for _ in averages.spans] if averages else []
     if masking:
         masking.lead(followers)
-    return Learner(network._replace(model=model), masking, followers, plan)
+    return Learner(network._replace(model=model), masking, followers, plan, workers)
 
 
 def _masking(model: Any, plan: Plan) -> Masking | None:

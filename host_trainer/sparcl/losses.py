@@ -15,6 +15,7 @@ from host_trainer.training.gradients import Call, Loss
 
 ABSENT = -1e9  # logit of a class that does not count; as in the authors' code
 LOGITS = "logits"
+WHOLE = ("known",)  # what of a batch is no row for each picture
 
 
 def objective(method: Method) -> Loss:

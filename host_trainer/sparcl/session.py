@@ -26,6 +26,7 @@ from host_trainer.sparcl.saved import CONTINUAL, save_training, take_up
 from host_trainer.sparcl.subject import Subject, course_of, new_subject, next_subject, recorder_of
 from host_trainer.training.session import PIXELS, Meter, OpenMeter, Say, check_out, finish, tell_refused
 from host_trainer.training.trainer import RUNNING
+from host_trainer.training.workers import Workers
 
 REPORT, RECORD = "report.html", "record.json"
 
@@ -40,8 +41,12 @@ class World(NamedTuple):
     stopped: Callable[[], bool]
 
 
-def train_continually(options: Options, world: World) -> dict[str, Any]:
+def train_continually(
+    options: Options, world: World, workers: Workers | None = None
+) -> dict[str, Any] | None:
     """Train task after task, save everything in `options.out`, and return plain facts about it.
+
+    Of several workers each calls this; the first one alone writes, and returns facts.
 
     Raises:
         ConfigError, ModelError, MismatchError: what was asked cannot be done; the loss is no number any more.
@@ -49,7 +54,7 @@ def train_continually(options: Options, world: World) -> dict[str, Any]:
         KeyboardInterrupt: `world.stopped` said so; the state is saved, and the same call goes on.
     """
     check_out(options.out, (CONTINUAL, RECORD, REPORT))  # these, where it was stopped while it finished
-    subject = _subject(options, world)
+    subject = _subject(options, world, workers)
     facts = _facts(options, subject)
     recorder = recorder_of(subject, options.command)
     course = course_of(subject, world.clock)
@@ -60,15 +65,21 @@ def train_continually(options: Options, world: World) -> dict[str, Any]:
         place = stood[0]
         world.say(f"going on at step {subject.learner.steps}: task {place.task + 1}, epoch {place.epoch + 1}")
     with world.open_meter(subject.plan.epochs * len(course.lessons), "images") as meter:
-        watch = _Watch(options, subject, recorder, facts, meter, world)
+        watch = _Watch(
+            options, subject, recorder, facts, meter, world, writes=workers is None or workers.writes
+        )
         place, sums = stood or (Place(), Sums())
         watch.begin(place)
         if not course.run(watch, place, sums):
             raise KeyboardInterrupt
+    if workers is not None:
+        workers.meet()  # nobody leaves while others still ask for its part
+        if not workers.writes:
+            return None
     return _finished(options, subject, recorder, facts, world)
 
 
-def _subject(options: Options, world: World) -> Subject:
+def _subject(options: Options, world: World, workers: Workers | None) -> Subject:
     def open_data(size: tuple[int, int], least: int) -> DataSet:
         cache = options.cache or options.out / PIXELS
         with world.open_meter(0, "pictures") as meter:
@@ -83,9 +94,17 @@ def _subject(options: Options, world: World) -> Subject:
         tell_refused(data.refused, world.say)
         return data
 
+    if workers is not None and not workers.writes:
+        workers.meet()  # the first one decodes the pictures
     if options.origin is None:
-        return new_subject(options, open_data)
-    return next_subject(options, options.origin, open_data)
+        subject = new_subject(options, open_data, workers)
+    else:
+        subject = next_subject(options, options.origin, open_data, workers)
+    if workers is not None:
+        workers.check(batch=subject.plan.batch, replay=subject.plan.replay)
+        if workers.writes:
+            workers.meet()
+    return subject
 
 
 class _Watch:
@@ -99,8 +118,10 @@ class _Watch:
         facts: dict[str, Any],
         meter: Meter,
         world: World,
+        writes: bool,
     ) -> None:
         self._folder, self._every = make_folder(options.out) / RUNNING, options.save_every
+        self._writes = writes
         self._subject, self._recorder, self._facts = subject, recorder, facts
         self._meter, self._world = meter, world
 
@@ -131,6 +152,8 @@ class _Watch:
             self._world.say(f"after task {task + 1}: right on {known.mean():.1%} of unseen pictures so far")
 
     def _save(self, place: Place, sums: Sums) -> None:
+        if not self._writes:
+            return
         save_training(self._folder, self._subject.learner, self._facts, self._recorder, place, sums)
 
     def _done(self, place: Place, length: int) -> float:

@@ -29,6 +29,7 @@ from host_trainer.sparcl.saved import open_finished
 from host_trainer.sparcl.tasks import LEAST_CLASSES, Task, check_batch, plan_tasks, transform_of
 from host_trainer.sparcl.weights import sparse_kernels
 from host_trainer.training.session import open_network
+from host_trainer.training.workers import Workers
 
 USUAL_TASKS = 5
 
@@ -57,7 +58,7 @@ class Subject(NamedTuple):
     before: int = 0
 
 
-def new_subject(options: Options, open_data: OpenData) -> Subject:
+def new_subject(options: Options, open_data: OpenData, workers: Workers | None = None) -> Subject:
     """Draw a network and share out the data.
 
     Raises:
@@ -71,10 +72,12 @@ def new_subject(options: Options, open_data: OpenData) -> Subject:
     check_batch(tasks, plan.batch)
     model = with_head(backbone.model, len(data.classes), plan.seed)
     wide = backbone._replace(model=model, classes=data.classes)
-    return Subject(data, options.protocol, tasks, open_learner(wide, plan), wide, plan)
+    return Subject(data, options.protocol, tasks, open_learner(wide, plan, workers), wide, plan)
 
 
-def next_subject(options: Options, origin: Path, open_data: OpenData) -> Subject:
+def next_subject(
+    options: Options, origin: Path, open_data: OpenData, workers: Workers | None = None
+) -> Subject:
     """Take up a finished training: network, masks, buffer and averages, wide enough for new classes.
 
     One new class may come alone.
@@ -91,7 +94,7 @@ def next_subject(options: Options, origin: Path, open_data: OpenData) -> Subject
     check_batch(tasks, plan.batch)
     count = len(data.classes)
     wide = before._replace(model=with_head(backbone_of(finished.wide), count), classes=data.classes)
-    learner = open_learner(wide, plan)
+    learner = open_learner(wide, plan, workers)
     weights = widened_weights(weights_of(before.model), count)
     learner.restore(weights, widened_state(finished.state, count), finished.steps)
     return Subject(data, options.protocol, tasks, learner, wide, plan, finished.taught)

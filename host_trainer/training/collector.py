@@ -1,5 +1,6 @@
 """Adds up a network's gradients over some batches, on any Keras backend, and changes nothing in it."""
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -7,15 +8,24 @@ from numpy.typing import NDArray
 
 from host_trainer.datasets.batches import Source
 from host_trainer.training.gradients import Loss, open_stepper
+from host_trainer.training.workers import Workers
 
 
 class Collector:
     """Adds up gradients of one network by one loss, as often as asked; the step is compiled once."""
 
-    def __init__(self, model: Any, loss: Loss, *, squared: bool = False) -> None:
-        """Sum gradients, or their squares."""
+    def __init__(
+        self,
+        model: Any,
+        loss: Loss,
+        *,
+        squared: bool = False,
+        workers: Workers | None = None,
+        whole: Collection[str] = (),
+    ) -> None:
+        """Sum gradients, or their squares; `workers` share each batch, as `open_stepper` has it."""
         self._model, self._optimizer = model, _summing(squared)
-        self._stepper = open_stepper(model, self._optimizer, loss)
+        self._stepper = open_stepper(model, self._optimizer, loss, workers=workers, whole=whole)
 
     def collect(self, source: Source, batches: int) -> dict[str, NDArray[np.float32]]:
         """Return each trainable variable's gradients, by Keras path, summed over steps 0 to `batches` - 1."""

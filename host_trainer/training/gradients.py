@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edge_cl.errors import EngineError
+from host_trainer.training.workers import Workers, heard
 
 Batch = Mapping[str, np.ndarray]
 Loss = Callable[["Call", Mapping[str, Any]], tuple[Any, dict[str, Any]]]  # (call, batch) -> (loss, more)
@@ -60,6 +61,8 @@ def open_stepper(
     jit: bool | None = None,
     guarded: Collection[str] = (),
     followers: Sequence[Any] = (),
+    workers: Workers | None = None,
+    whole: Collection[str] = (),
 ) -> Stepper:
     """Return the stepper of the backend that Keras runs on.
 
@@ -72,6 +75,8 @@ def open_stepper(
         guarded: paths of variables whose gradients are multiplied by a mask, which is all ones until `guard`.
         followers: models of the same graph whose variables move towards this one's of the same path after
             each step, by `batch["follow"]`: exponential averages of the weights. No gradient reaches them.
+        workers: the processes that share each batch; each of them calls `step` with all of it.
+        whole: what of a batch is no row for each sample, by name; `follow` never is.
 
     Raises:
         EngineError: Keras runs on a backend that this trainer does not know.
@@ -81,7 +86,8 @@ def open_stepper(
     backend = keras.backend.backend()
     optimizer.build(model.trainable_variables)
     if backend == "tensorflow":
-        return _TensorFlowStepper(model, optimizer, loss, jit, guarded, followers)
+        shared = (workers, {FOLLOW, *whole}) if workers else None
+        return _TensorFlowStepper(model, optimizer, loss, jit, guarded, followers, shared)
     if backend == "jax":
         return _JaxStepper(model, optimizer, loss, guarded, followers)
     raise unknown_backend(backend)
@@ -101,11 +107,12 @@ class _TensorFlowStepper:
         jit: bool | None,
         guarded: Collection[str],
         followers: Sequence[Any],
+        shared: tuple[Workers, Collection[str]] | None = None,
     ) -> None:
         import tensorflow as tf
 
         if jit is None:
-            jit = bool(tf.config.list_physical_devices("GPU"))
+            jit = bool(tf.config.list_physical_devices("GPU")) and shared is None
         trained = model.trainable_variables
         self._masks = {v.path: tf.Variable(tf.ones(v.shape)) for v in trained if v.path in guarded}
         masks = [self._masks.get(variable.path) for variable in trained]
@@ -113,13 +120,17 @@ class _TensorFlowStepper:
         pairs = [[(mine, led[mine.path]) for mine in follower.variables] for follower in followers]
         call = Call(model, [partial(follower, training=False) for follower in followers])
 
-        def step(batch: dict[str, Any]) -> dict[str, Any]:
+        def judge(batch: dict[str, Any]) -> tuple[Any, dict[str, Any], list[Any]]:
             values = [variable.value for variable in trained]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(values)
                 value, more = loss(call, batch)
-            gradients = _masked(tape.gradient(value, values), masks)
-            optimizer.apply(gradients, trained)
+            return value, more, tape.gradient(value, values)
+
+        def step(batch: dict[str, Any]) -> dict[str, Any]:
+            told = shared[0].judged(judge, batch, model) if shared else judge(batch)
+            value, more, gradients = told
+            optimizer.apply(_masked(gradients, masks), trained)
             for number, follower in enumerate(pairs):
                 for mine, other in follower:
                     mine.assign(mine + batch[FOLLOW][number] * (other - mine))
@@ -127,11 +138,17 @@ class _TensorFlowStepper:
 
         # Shapes are those of the first batch; a last, shorter one traces once more.
         self._step = tf.function(step, jit_compile=jit, reduce_retracing=True)
-        self._tensor = tf.convert_to_tensor
+        self._tensor, self._shared = tf.convert_to_tensor, shared
 
     def step(self, batch: Batch) -> Told:
-        told = self._step({name: self._tensor(values) for name, values in batch.items()})
-        return _plain(told)
+        if self._shared is None:
+            return self._stepped(batch)
+        workers, whole = self._shared
+        with heard():
+            return self._stepped(workers.part(batch, whole))
+
+    def _stepped(self, batch: Batch) -> Told:
+        return _plain(self._step({name: self._tensor(values) for name, values in batch.items()}))
 
     def guard(self, masks: Mapping[str, np.ndarray]) -> None:
         for path, mask in masks.items():

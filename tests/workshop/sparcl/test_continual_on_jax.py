@@ -1,4 +1,4 @@
-"""Twenty steps of a continual training are the same on both backends: masks, gates, buffer and averages too."""
+"""Twenty steps of a continual training are alike on both backends: masks, gates, buffer and averages too."""
 
 import os
 import subprocess
