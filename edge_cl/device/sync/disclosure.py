@@ -63,24 +63,29 @@ class Telling(NamedTuple):
         labels: of the classes that change, C.
         more: their increment.
         untold: share of the spread that stays untold after it.
+        fault: why what is told then could not be true, for all that was rounded; "" when it could.
     """
 
     labels: tuple[str, ...]
     more: Increment
     untold: float
+    fault: str = ""
 
 
 def judged(own: Named, told: Named, level_of: LevelOf, minimum: int) -> list[Verdict]:
     """Return what becomes of each class that was taught here or told before, in the order of `own`."""
     labels = increment.union(own.labels, told.labels)
     mine, theirs = on(own, labels), on(told, labels)
-    found = []
+    found, room = [], MAX_CLASSES
     for number, label in enumerate(labels):
         samples, before = (max(0, int(each.counts[number])) // SAMPLE_WEIGHT for each in (mine, theirs))
         is_same = mine.counts[number] == theirs.counts[number]
         is_same = bool(is_same and (mine.sums[number] == theirs.sums[number]).all())
         level = level_of(label)
         word = _word(samples, before, is_same, level, minimum)
+        if word in (TOLD, TAKEN_BACK):
+            room -= 1
+            word = word if room >= 0 else WAITS  # for the next statistics
         if samples or before:
             found.append(Verdict(label, level, samples, before, word))
     return found
@@ -124,44 +129,56 @@ def shown(
     guards_residue = has_secrets and mine.residue != 0
     if is_whole and not guards_residue:
         return Named(labels, mine)
-    return Named(labels, _with_scatter(mine, counts, sums, labels, words, live(), guards_residue))
+    target = Statistics(counts, sums, np.zeros((0, 0)), 0)
+    return Named(labels, _with_scatter(mine, target, labels, words, live(), guards_residue))
 
 
 def _with_scatter(
     mine: Statistics,
-    counts: NDArray[np.int64],
-    sums: Rows,
+    target: Statistics,
     labels: tuple[str, ...],
     words: Mapping[str, str],
     live: Mapping[str, Rows],
     guards_residue: bool,
 ) -> Statistics:
-    """Return counts and sums that may be told, with a spread that has nothing of who is hidden.
+    """Return a target's counts and sums with a spread that has nothing of who is hidden.
 
-    The spread of hidden classes is taken out exactly while all their samples are in memory; once some have
-    left, the spread is made of the samples in memory of the other classes alone. It is brought to the trace
-    that counts and sums ask for: every embedding has length UNIT.
+    The samples of hidden classes are taken out exactly while all of them are in memory: what is left is what
+    would be here without them, bit for bit. Once some have left, or a private class was forgotten, the spread
+    is made of the samples in memory of the other classes alone. Where it is not that of counts and sums, it
+    is brought to the trace that they ask for: every embedding has length UNIT.
     """
-    hidden = [label for label in labels if words.get(label, TOO_FEW) in HIDDEN]
-    is_exact = not guards_residue and all(
-        int(mine.counts[labels.index(label)]) == SAMPLE_WEIGHT * len(live.get(label, ())) for label in hidden
-    )
-    residue = mine.residue if is_exact else 0
+    is_hidden = np.array([words.get(label, TOO_FEW) in HIDDEN for label in labels], bool)
+    hidden = [label for label, is_one in zip(labels, is_hidden, strict=True) if is_one]
+    samples = [len(live.get(label, ())) for label in hidden]
+    is_exact = not guards_residue and mine.counts[is_hidden].tolist() == [SAMPLE_WEIGHT * n for n in samples]
+    counts, sums = mine.counts[~is_hidden], mine.sums[~is_hidden]
+    extra = 0.0  # trace of the residue
     if is_exact:
-        pool = mine.moment - increment.between(mine.counts, mine.sums)
-        for label in hidden:
-            pool -= _scatter_of(live.get(label))
-        extra = float(np.trace(mine.moment)) - UNIT * UNIT * int(mine.counts.sum())  # of the residue
+        rest = mine.moment - sum(_moment_of(live[label]) for label in hidden if len(live.get(label, ())))
+        pool = rest - increment.between(counts, sums)
+        extra = float(np.trace(rest)) - UNIT * UNIT * int(counts.sum())
     else:
-        pool, extra = np.zeros_like(mine.moment), 0.0
-        for number, label in enumerate(labels):
-            if counts[number] > 0 and len(live.get(label, ())):
-                seen = _scatter_of(live[label])
-                pool += seen * (_trace(mine.counts[number], mine.sums[number]) / max(np.trace(seen), 1.0))
-    wanted = sum(_trace(count, total) for count, total in zip(counts, sums, strict=True)) + extra
-    have = float(np.trace(pool))
-    pool = np.rint(pool * (wanted / have)) if have > 0 and wanted > 0 else np.zeros_like(pool)
-    return Statistics(counts, sums, pool + increment.between(counts, sums), residue)
+        open_ones = [label for label, is_one in zip(labels, is_hidden, strict=True) if not is_one]
+        pool = _estimated(counts, sums, [live.get(label) for label in open_ones])
+    if not is_exact or not np.array_equal(target.counts[~is_hidden], counts):
+        found = zip(target.counts, target.sums, strict=True)
+        wanted, have = sum(_trace(count, total) for count, total in found) + extra, float(np.trace(pool))
+        pool = np.rint(pool * (wanted / have)) if have > 0 and wanted > 0 else np.zeros_like(pool)
+    moment = pool + increment.between(target.counts, target.sums)
+    return target._replace(moment=moment, residue=mine.residue if is_exact else 0)
+
+
+def _estimated(counts: NDArray[np.int64], sums: Rows, live: Sequence[Rows | None]) -> Rows:
+    """Return the (D, D) scatter of classes as that of their samples in memory suggests."""
+    pool = np.zeros((sums.shape[1],) * 2)
+    for count, total, rows in zip(counts, sums, live, strict=True):
+        if count > 0 and rows is not None and len(rows):
+            weight = SAMPLE_WEIGHT * len(rows)
+            mean = (SAMPLE_WEIGHT // rows.shape[1]) * rows.sum(axis=(0, 1)) / weight
+            seen = _moment_of(rows) - weight * np.outer(mean, mean)
+            pool += seen * (_trace(count, total) / max(float(np.trace(seen)), 1.0))
+    return pool
 
 
 def _trace(count: int, total: Rows) -> float:
@@ -169,13 +186,10 @@ def _trace(count: int, total: Rows) -> float:
     return UNIT * UNIT * float(count) - float(total @ total) / float(count) if count > 0 else 0.0
 
 
-def _scatter_of(rows: Rows | None) -> Rows:
-    """Return the (D, D) scatter of (n, V, D) embeddings about their mean, each sample of SAMPLE_WEIGHT."""
-    if rows is None or not len(rows):
-        return np.zeros((1, 1))
-    weight, flat = SAMPLE_WEIGHT // rows.shape[1], rows.reshape(-1, rows.shape[-1])
-    total = weight * flat.sum(axis=0)
-    return weight * (flat.T @ flat) - np.outer(total, total) / (weight * len(flat))
+def _moment_of(rows: Rows) -> Rows:
+    """Return the (D, D) moment of (n, V, D) embeddings, each sample of SAMPLE_WEIGHT; whole."""
+    flat = rows.reshape(-1, rows.shape[-1])
+    return (SAMPLE_WEIGHT // rows.shape[1]) * (flat.T @ flat)
 
 
 def telling(target: Named, told: Named, verdicts: Sequence[Verdict], minimum: int) -> Telling | None:
@@ -187,11 +201,9 @@ def telling(target: Named, told: Named, verdicts: Sequence[Verdict], minimum: in
     come = sum(abs(each.samples - each.told) for each in verdicts if each.word == TOLD)
     gone = sum(each.told for each in verdicts if each.word == TAKEN_BACK)
     is_open = any(each.word == TOLD and each.level != STATISTICS for each in verdicts)
+    is_first = not (before.counts.any() or before.residue)
     changed = (now.counts != before.counts) | (now.sums != before.sums).any(axis=1)
-    if changed.sum() > MAX_CLASSES:  # the rest waits for the next statistics
-        changed &= np.cumsum(changed) <= MAX_CLASSES
-        now = _only(now, before, changed)
-    if come + gone >= minimum or is_open:
+    if come + gone >= minimum or is_open or (is_first and now.counts.any()):
         rank, is_flat = increment.affordable_rank(SCATTER_BYTES, now.sums.shape[1]), False
     elif changed.any() or now.residue != before.residue:
         rank, is_flat = 0, True  # too few: of the spread only its trace, which keeps to the counts
@@ -203,15 +215,7 @@ def telling(target: Named, told: Named, verdicts: Sequence[Verdict], minimum: in
     after = increment.advance(before, more)
     labels = tuple(label for label, is_new in zip(target.labels, changed, strict=True) if is_new)
     kept = more._replace(counts=more.counts[changed], sums=more.sums[changed])
-    return Telling(labels, kept, min(1.0, increment.untold(now, after)))
-
-
-def _only(now: Statistics, before: Statistics, changed: NDArray[np.bool_]) -> Statistics:
-    """Return statistics in which only some classes have changed; the scatter stays that of `now`."""
-    counts = np.where(changed, now.counts, before.counts)
-    sums = np.where(changed[:, None], now.sums, before.sums)
-    scatter = now.moment - increment.between(now.counts, now.sums)
-    return Statistics(counts, sums, scatter + increment.between(counts, sums), now.residue)
+    return Telling(labels, kept, min(1.0, increment.untold(now, after)), increment.fault(after))
 
 
 def level_of(levels: Mapping[str, str], default: str, most: str, order: Sequence[str]) -> LevelOf:

@@ -18,6 +18,7 @@ from edge_cl.device.sync.outbox import COMMITTING, Outbox, Sending
 from edge_cl.device.sync.parcels import Held, Parcel
 from edge_cl.device.sync.pictures import bare
 from edge_cl.errors import ImageError, StoreDamagedError
+from edge_cl.learning import named
 from edge_cl.learning.increment import Increment
 from edge_cl.wire.codec import canonical, content_id
 from edge_cl.wire.messages import (
@@ -126,6 +127,12 @@ def _statistics(
     has_secrets = NEVER in (settings.level, *settings.classes.values())
     target = disclosure.shown(known.own, told, verdicts, known.live, has_secrets)
     found = disclosure.telling(target, told, verdicts, settings.minimum)
+    if found is not None and found.fault and not is_new:  # nearly all was taken back: the rest is told anew
+        is_new, nothing = True, named.nothing(size)
+        found = disclosure.telling(target, nothing, verdicts, settings.minimum) or _silence(size)
+    if found is not None and found.fault:
+        logger.warning("the statistics are not told, they would not be believed: %s", found.fault)
+        found = None
     must_say = withdrawn or (outbox is not None and outbox.standing().is_anew and is_new)
     if found is None and must_say:
         found = _silence(size)

@@ -184,6 +184,7 @@ class Outbox:
         with self._transaction("keeping the enrolment"):
             if before is not None and before.device != enrolment.device:
                 self._forget_told()
+                self._connection.execute("DELETE FROM sent")
             self._put("enrolment", json.dumps(enrolment._asdict()).encode())
             self._put_standing(standing)
 
@@ -348,11 +349,14 @@ class Outbox:
                 ((label, level, sample) for level, found in moved.items() for sample, label in found.items()),
             )
 
-    def start_anew(self) -> None:
-        """Forget what the host was told: it does not know it, or this device does not any more."""
+    def start_anew(self, number: int = 0) -> None:
+        """Forget what the host was told: it does not know it, or this device does not any more.
+
+        Statistics are numbered above `number` from now on, and above all that had one here.
+        """
         standing = self.standing()
         with self._transaction("starting anew"):
-            self._forget_told()
+            self._forget_told(number)
             self._put_standing(standing._replace(is_anew=True))
 
     def enter_space(self, space: str) -> None:
@@ -378,10 +382,12 @@ class Outbox:
 
     # -- inside ------------------------------------------------------------------------------------------
 
-    def _forget_told(self) -> None:
-        self._put("number", str(self.next_number()).encode())
-        for table in ("told", "parcels", "sent"):
-            self._connection.execute(f"DELETE FROM {table}")
+    def _forget_told(self, number: int = 0) -> None:
+        self._put("number", str(max(number, self.next_number())).encode())
+        self._connection.execute("DELETE FROM told")
+        self._connection.execute("DELETE FROM parcels")
+        # Of samples the host may still hold what it had: they are sent again, and can be taken back.
+        self._connection.execute("UPDATE sent SET label = ''")
 
     def _told_rows(self, *left_out: str) -> list[tuple[str, str, bytes]]:
         """Return (id, state, data) by number, without those that are READY or in other states left out."""

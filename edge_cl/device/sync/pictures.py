@@ -27,8 +27,9 @@ def bare(data: bytes, name: str) -> bytes:
         stripped = _stripped(data)
         if stripped is not None:
             return stripped
-    out = io.BytesIO()
-    decode_image(data, name).save(out, "JPEG", quality=QUALITY)
+    out, image = io.BytesIO(), decode_image(data, name)
+    image.info = {}  # notes that would be written again
+    image.save(out, "JPEG", quality=QUALITY)
     return out.getvalue()
 
 

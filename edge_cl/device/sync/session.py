@@ -10,7 +10,7 @@ from typing import NamedTuple
 from edge_cl.config import SyncSettings
 from edge_cl.device.sync import loading
 from edge_cl.device.sync.knowledge import Knowledge
-from edge_cl.device.sync.line import RUNTIME, Line
+from edge_cl.device.sync.line import RUNTIME, STALE, Line
 from edge_cl.device.sync.loading import Load, Who
 from edge_cl.device.sync.outbox import Enrolment, Outbox
 from edge_cl.errors import ConfigError, EdgeError, MismatchError, ProtocolError, TransportError
@@ -117,7 +117,15 @@ class Session:
         while has_tried < MAX_GREETINGS:
             has_tried += 1
             load = self._prepared(most_bytes)
-            welcome = self._greeted(load)
+            try:
+                welcome = self._greeted(load)
+            except RefusedError as error:
+                if error.reason != STALE or self._round.number >= self._line.now:
+                    raise
+                # An old copy of the outbox: the host has had rounds that are forgotten here. Seconds since
+                # 1970 are beyond any number of rounds.
+                self._round = self._round._replace(number=self._line.now)
+                continue
             missing = sum(each.size - self._round.received[each.id] for each in load.contents())
             if self._must_change(load, welcome):
                 continue
@@ -196,12 +204,14 @@ class Session:
             return True
         newest = self._outbox.newest()
         mine = {newest, *(each.id for each in load.again if each.level == STATISTICS)}
-        # Where nothing is acknowledged yet, the first statistics on their way replace all that the host has.
-        is_replaced = newest is None and (self._known is None or bool(self._outbox.outgoing()))
+        # Once all is told anew, the first statistics on their way replace all that the host has.
+        is_replaced = newest is None and (self._known is None or self._outbox.standing().is_anew)
         if welcome.last in mine or is_replaced:
             return False
         logger.warning("the host has other statistics of this device than it was told: all is told anew")
-        self._outbox.start_anew()
+        self._outbox.start_anew(
+            self._line.now
+        )  # seconds since 1970: above all numbers that are forgotten here
         return True
 
     def _uploaded(self, load: Load) -> bool:
@@ -260,7 +270,9 @@ class Session:
 
 
 class RefusedError(TransportError):
-    """The host does not go on for now; later it may."""
+    """The host does not go on for now; later it may. `reason` is one of `messages.REFUSALS`."""
+
+    reason = ""
 
 
 class RevokedError(ConfigError):
@@ -278,4 +290,8 @@ def refused(refusal: Refusal) -> EdgeError:
     if refusal.reason == "version":
         return MismatchError(f"the host speaks another version ({words}): update edge-cl here or there")
     wait = f", in {refusal.wait} s" if refusal.wait else ""
-    return RefusedError(f"the host does not go on ({refusal.reason}: {words}): it is tried again later{wait}")
+    error = RefusedError(
+        f"the host does not go on ({refusal.reason}: {words}): it is tried again later{wait}"
+    )
+    error.reason = refusal.reason
+    return error

@@ -106,7 +106,7 @@ def sync(
         with network.talk(enrolment.url) as talk:
             line = Line(talk, outbox, enrolment, int(now.timestamp()))
             kinds = hardware(settings.engine.delegate)
-            return _Sync(state, settings.sync, kinds, outbox, line, now).run(network, installation)
+            return Meeting(state, settings.sync, kinds, outbox, line, now).run(network, installation)
 
 
 def enrolled(outbox: Outbox) -> Enrolment:
@@ -148,7 +148,9 @@ def loaded(outbox: Outbox | None, known: Knowledge, settings: SyncSettings, most
     return load(outbox, known, settings, who, most_bytes)
 
 
-class _Sync:
+class Meeting:
+    """One sync over a line to the host; `sync` opens all that it takes."""
+
     def __init__(
         self,
         state: Path,
@@ -165,7 +167,8 @@ class _Sync:
         self._notes: list[str] = []
         self._followed = 0
 
-    def run(self, network: Transport, installation: Installation | None) -> Synced:
+    def run(self, network: Transport | None = None, installation: Installation | None = None) -> Synced:
+        """Tell, follow, fetch and report; errors as `sync`. Without a network no bundle is fetched."""
         running = Running() if installation is None else installation.running()
         with self._knowledge(running) as known:
             space = NO_SPACE if known is None else known.space.id
@@ -253,11 +256,13 @@ class _Sync:
         session: Session,
         offer: Offer,
         running: Running,
-        network: Transport,
+        network: Transport | None,
         installation: Installation | None,
     ) -> bool:
         """Fetch what is offered where it is newer, and hand it over; a release that is refused is a note."""
-        if installation is None or offer.manifest is None or offer.bundle <= running.bundle:
+        if network is None or installation is None:
+            return False
+        if offer.manifest is None or offer.bundle <= running.bundle:
             return False
         if offer.taken is not None and self._outbox.told(offer.taken) is None:
             self._notes.append("the bundle offered holds what this device does not know to have told: left")
