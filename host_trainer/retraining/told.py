@@ -137,15 +137,15 @@ def impossible(told: Told) -> str:
     """Say why no samples can have led to what was told; empty when some can.
 
     Every embedding has length one, so the trace of the moment is the weight: who scales features up or down,
-    or counts without samples, is found here, whatever else fits.
+    or counts without samples, is found here, whatever else fits. Of a forgotten class only the spread is left.
     """
     found = told.statistics()
     reason = fault(found)
     if reason or not told.weight:
         return reason
-    length = float(np.trace(found.moment)) / (UNIT * UNIT * told.weight)
-    if abs(length - 1.0) > LENGTH_TOLERANCE:
-        return f"the features are {length:.2f} times as long as features are"
+    trace, classes = float(np.trace(found.moment)) / (UNIT * UNIT), int(told.counts.sum())
+    if not classes - LENGTH_TOLERANCE * told.weight <= trace <= (1.0 + LENGTH_TOLERANCE) * told.weight:
+        return f"the features are {trace / told.weight:.2f} times as long as features are"
     return ""
 
 
