@@ -13,7 +13,7 @@ from edge_cl.device.folders import Picture, Refused
 from edge_cl.errors import ImageError, LabelError
 from edge_cl.memory.store import COMMIT_ROWS
 from edge_cl.sample import label_key
-from edge_cl.vision.frames import read_bytes
+from edge_cl.vision.frames import decode_image, read_bytes
 
 if TYPE_CHECKING:
     from edge_cl.device.agent import Agent
@@ -85,6 +85,8 @@ class Run:
             label = self._spelling(picture.label)
             if not self._is_known(picture, label, image_hash):
                 self._see(picture, label, data, image_hash)
+            elif agent.settings.teaching.keep_jpeg:
+                self._keep_picture(picture.path.name, data, image_hash)
         except (ImageError, LabelError) as error:
             reason = str(error).removeprefix(f"{picture.path.name}: ")
             self.taught.refused.append(Refused(str(picture.path), reason))
@@ -103,6 +105,12 @@ class Run:
         self._labels[image_hash] = label
         if len(self.batch) >= COMMIT_ROWS:
             self.keep()
+
+    def _keep_picture(self, name: str, data: bytes, image_hash: bytes) -> None:
+        """Keep a known picture whose bytes were not kept when it was taught."""
+        sample = self._agent.sample_of(image_hash)
+        if sample is not None and self._agent.known(sample).is_live:
+            self._agent.store.keep_jpeg(sample, _kept(data, decode_image(data, name)))
 
     def _is_known(self, picture: Picture, label: str, image_hash: bytes) -> bool:
         """Deal with a picture that was taught before; False when it is to be taught."""

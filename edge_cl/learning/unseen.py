@@ -1,7 +1,8 @@
-"""Lets a learner answer samples as if none of them had ever been taught: what two learners are compared by.
+"""Lets a learner answer samples as if they had never been taught: what two learners are compared by.
 
 The samples are those that no residual trains on (`gate.is_held_back`); from the base they are taken out
-exactly, all at once. So neither learner is asked what it was told.
+exactly, all at once. So neither learner is asked what it was told. Where those are too few to say anything,
+all samples can be asked of the base alone, each held out by itself.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,15 +14,20 @@ from edge_cl.learning import gate, increment
 from edge_cl.learning.base import SAMPLE_WEIGHT, Base, Statistics
 from edge_cl.learning.embedding import embed
 from edge_cl.learning.inherited import less
-from edge_cl.learning.learner import EdgeLearner
+from edge_cl.learning.learner import BLOCK_SAMPLES, EdgeLearner
 from edge_cl.memory.buffer import EMPTY
 
 
-def held_back(learner: EdgeLearner) -> list[int]:
-    """Return the samples in memory that may judge: taught here, not suspect, never shown to a residual."""
+def trusted(learner: EdgeLearner) -> list[int]:
+    """Return the samples in memory that were taught here and are not suspect."""
     slots = learner.buffer.slots
-    may = (slots.sample > EMPTY) & ~slots.suspect & gate.is_held_back(slots.sample)
-    return sorted(int(sample) for sample in slots.sample[may])
+    return sorted(int(sample) for sample in slots.sample[(slots.sample > EMPTY) & ~slots.suspect])
+
+
+def held_back(learner: EdgeLearner) -> list[int]:
+    """Return those of them that are never shown to a residual."""
+    samples = np.array(trusted(learner), np.int64)
+    return [int(sample) for sample in samples[gate.is_held_back(samples)]]
 
 
 def labels_of(learner: EdgeLearner, samples: Sequence[int]) -> list[str]:
@@ -41,6 +47,17 @@ def answers(learner: EdgeLearner, samples: Sequence[int]) -> list[str]:
     if learner.gate:
         logits = logits + learner.gate * learner.training.outputs(rows[:, 0])
     return [learner.labels[number] for number in logits.argmax(axis=1)]
+
+
+def answers_of_base(learner: EdgeLearner, samples: Sequence[int]) -> list[str]:
+    """Return what the base would answer samples in memory, by their first view, each held out by itself."""
+    slots, found = _slots(learner, samples), []
+    for start in range(0, len(slots), BLOCK_SAMPLES):
+        chosen = slots[start : start + BLOCK_SAMPLES]
+        rows = embed(learner.buffer.features[chosen], learner.space.zero_point)
+        scores = learner.base.hold_out(rows, learner.buffer.slots.number[chosen]).scores[:, 0]
+        found += [learner.labels[number] for number in scores.argmax(axis=1)]
+    return found
 
 
 def _slots(learner: EdgeLearner, samples: Collection[int]) -> NDArray[np.intp]:

@@ -210,6 +210,13 @@ class Store:
         with self._transaction("forgetting") as connection:
             connection.executemany("DELETE FROM erasures WHERE sample = ?", ((s,) for s in gone))
 
+    def keep_jpeg(self, sample: int, data: bytes) -> None:
+        """Keep the picture of a sample that was taught without; nothing happens when one is kept."""
+        if self._open.execute("SELECT 1 FROM jpegs WHERE sample = ?", (sample,)).fetchone():
+            return
+        with self._transaction("keeping a picture") as connection:
+            connection.execute(_INSERT_JPEG, (sample, data, schema.jpeg_crc(sample, data)))
+
     def add_space(self, space: FeatureSpace) -> None:
         """Keep features of a second space beside those in use; nothing happens when it is there already.
 

@@ -175,7 +175,9 @@ class Installation:
             return self._write(advance(record, FAILED, reason=words))
         begun = self._write(record._replace(begun=record.begun + 1))
         try:
-            return self._write(action(begun))
+            with _solvable():
+                following = action(begun)
+            return self._write(following)
         except StoreError:
             with contextlib.suppress(StoreError):  # the storage's fault is not the release's
                 records.write(self._folder, record)
@@ -270,7 +272,7 @@ class Installation:
         if not record.old:
             return record
         swapping.keep(self._folder, record.old)
-        released.forget_statistics(self._folder, record.bundle)
+        released.forget_statistics(self._folder, self.running().bundle)
         _remove_file(record)
         return self._write(record._replace(old=""))
 
@@ -334,6 +336,15 @@ def _answer(
 ) -> Prediction:
     pixels = prepare(Image.fromarray(frame), backbone.input_size, backbone.policy)
     return predict(backbone.embed(pixels)[None])
+
+
+@contextlib.contextmanager
+def _solvable() -> Iterator[None]:
+    """Say of a release whose numbers fit no samples that it is the release's fault."""
+    try:
+        yield
+    except np.linalg.LinAlgError as error:
+        raise ReleaseError("its head and what was taught here make no sense together") from error
 
 
 def _seconds(now: datetime) -> int:

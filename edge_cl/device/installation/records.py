@@ -80,5 +80,5 @@ def _derived(folder: Path) -> Record:
     with contextlib.suppress(StoreDamagedError):
         current = install.read_current(folder)
         if current.fallback is not None and current.bundle is not None:
-            return Record(PROBATION, staged=current.bundle)
+            return Record(PROBATION, staged=current.bundle, old=current.fallback.bundle or "")
     return Record()

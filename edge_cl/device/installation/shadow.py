@@ -26,6 +26,7 @@ from edge_cl.vision.backbone import Backbone
 from edge_cl.wire.bundle import Gates, Golden, Space
 
 LUCK = 0.1  # probability of turning down a release for luck alone; the host judges by many more samples
+FEW = 24  # held-back samples below which all are asked, of the bases alone
 RUNS = 15  # of the backbone, for its latency
 SURE = 0.8  # probability from which an answer to a live frame counts
 LEAST_FRAMES = 10  # answers of that kind below which live frames say nothing
@@ -141,17 +142,17 @@ def _check_cost(what: str, found: float, most: Sequence[float], unit: str) -> No
 
 
 def compare(old: EdgeLearner, new: EdgeLearner) -> Compared:
-    """Ask both about the held-back samples that both remember, as if neither had been taught them."""
-    common = set(unseen.held_back(new))
-    samples = [sample for sample in unseen.held_back(old) if sample in common]
+    """Ask both about the held-back samples that both remember, as if neither had been taught them.
+
+    Where those are fewer than FEW, both bases are asked about all samples instead, each held out by itself.
+    """
+    common = set(unseen.trusted(old)) & set(unseen.trusted(new))
+    samples, ask = [s for s in unseen.held_back(old) if s in common], unseen.answers
+    if len(samples) < FEW:
+        samples, ask = sorted(common), unseen.answers_of_base
     truth = [label_key(label) for label in unseen.labels_of(old, samples)]
-    right = [
-        [
-            label_key(answer) == label
-            for answer, label in zip(unseen.answers(each, samples), truth, strict=True)
-        ]
-        for each in (old, new)
-    ]
+    answers = [[label_key(answer) for answer in ask(each, samples)] for each in (old, new)]
+    right = [[one == other for one, other in zip(found, truth, strict=True)] for found in answers]
     pairs = list(zip(*right, strict=True))
     lost, won = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
     return Compared(len(samples), sum(right[0]), sum(right[1]), lost, won)
@@ -162,7 +163,8 @@ def check_compared(found: Compared, gates: Gates) -> None:
     if found.samples and is_fall(found.lost, found.won, found.samples, gates.fall / PER_MILLE, LUCK):
         before, after = (100 * count / found.samples for count in (found.before, found.after))
         raise ReleaseError(
-            f"of {found.samples} held-back samples it answers {after:.0f} % right, what runs {before:.0f} %"
+            f"of {found.samples} samples of this device that it has not seen it answers {after:.0f} % right,"
+            f" what runs answers {before:.0f} %"
         )
 
 
