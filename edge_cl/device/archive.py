@@ -1,7 +1,7 @@
 """Touches backups: a whole learner as one plain tar file, every member with its hash, and back again.
 
     backup.json     {"format": 1, "files": {name: sha256}}, the first member
-    config.toml, current.json, learner.db, checkpoints/NAME, bundles/HASH/NAME
+    config.toml, current.json, learner.db, checkpoints/NAME, bundles/HASH/NAME, installation/NAME
 
 Restoring trusts nothing in the file: names must be of this list, every byte must fit its hash, and the state
 folder appears only once it has proved to be whole.
@@ -17,11 +17,12 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from edge_cl.config import SETTINGS, read_settings
 from edge_cl.device import install
 from edge_cl.device.agent import has_log
+from edge_cl.device.installation.records import FOLDER as INSTALLATION
 from edge_cl.errors import InputError, MismatchError, StoreBusyError, StoreError
 from edge_cl.memory.disk import file_digest, guarded, sync_file, sync_folder
 from edge_cl.memory.store import DATABASE, open_store
@@ -36,6 +37,7 @@ ATTEMPTS = 5  # a backup starts anew when a learning process moves the pointer m
 NAMES = re.compile(
     r"config\.toml|current\.json|learner\.db|checkpoints/[0-9]{8}\.safetensors"
     r"|bundles/[0-9a-f]{64}/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}"
+    r"|installation/(record\.json|head-[0-9]{1,16}\.safetensors)"
 )
 
 
@@ -116,20 +118,22 @@ def _snapshot(folder: Path, place: Path) -> dict[str, Path]:
 
 def _members(folder: Path, current: install.Current, place: Path) -> dict[str, Path]:
     files = {SETTINGS: folder / SETTINGS}
-    if current.bundle is not None:
-        install.check_bundle(folder, current.bundle)
-        bundle = install.bundle_folder(folder, current.bundle)
-        files |= {
-            f"{install.BUNDLES}/{current.bundle}/{file.name}": file for file in sorted(bundle.iterdir())
-        }
-    for number, checkpoint in enumerate((current.checkpoint, current.previous)):
-        source = folder / install.CHECKPOINTS / (checkpoint.name if checkpoint else "")
-        if checkpoint is None or (number and not source.exists()):
+    for digest in sorted(current.bundles):
+        install.check_bundle(folder, digest)
+        bundle = install.bundle_folder(folder, digest)
+        files |= {f"{install.BUNDLES}/{digest}/{file.name}": file for file in sorted(bundle.iterdir())}
+    for name in sorted(current.names):
+        source, copy = folder / install.CHECKPOINTS / name, place / name
+        if current.checkpoint is not None and name != current.checkpoint.name and not source.exists():
             continue
-        copy = place / f"checkpoint-{number}"  # a learning process may remove the original
         with guarded("reading a checkpoint"):
-            shutil.copyfile(source, copy)
-        files[f"{install.CHECKPOINTS}/{checkpoint.name}"] = copy
+            shutil.copyfile(source, copy)  # a learning process may remove the original
+        files[f"{install.CHECKPOINTS}/{name}"] = copy
+    for file in sorted((folder / INSTALLATION).glob("*")):
+        if file.is_file() and NAMES.fullmatch(f"{INSTALLATION}/{file.name}"):
+            with guarded("reading where an installation stands"):
+                shutil.copyfile(file, place / file.name)
+            files[f"{INSTALLATION}/{file.name}"] = place / file.name
     if has_log(folder):
         with open_store(folder, None, read_only=True) as store:
             store.backup_to(place / DATABASE)
@@ -238,16 +242,16 @@ def _check_whole(folder: Path) -> None:
     """Read the settings, the pointer and what it points to, and the database."""
     read_settings(folder)
     current = install.read_current(folder)
-    if current.bundle is not None:
-        install.check_bundle(folder, current.bundle)
-    loaded = install.load_checkpoint(folder)
+    for digest in current.bundles:
+        install.check_bundle(folder, digest)
+    loaded = [install.load_life(folder, life) for life in (current.life, current.fallback) if life]
     if not (folder / DATABASE).exists():
         return
     with open_store(folder, None) as store:
         if store.salvage is not None:
             raise InputError("the backup's database is damaged: take another backup")
-        found: dict[str, Any] = loaded.header if loaded else {}
-        if found and found["space"] != store.space.id:
+        known = {space.id for space in (store.space, store.other_space) if space is not None}
+        if any(found is not None and found.header["space"] not in known for found in loaded):
             raise MismatchError("the backup mixes two backbones: take another backup")
 
 
