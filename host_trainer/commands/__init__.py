@@ -6,6 +6,7 @@ import typer
 
 from edge_cl import __version__
 from host_trainer.commands.check_edgetpu import check_edgetpu
+from host_trainer.commands.classes import classes
 from host_trainer.commands.codistill import codistill
 from host_trainer.commands.distill import distill
 from host_trainer.commands.doctor import doctor
@@ -15,6 +16,7 @@ from host_trainer.commands.fleet import fleet
 from host_trainer.commands.init import init
 from host_trainer.commands.publish import promote, publish
 from host_trainer.commands.retrain import retrain
+from host_trainer.commands.rollout import rollback, rollout
 from host_trainer.commands.rotate_key import renew, rotate_key
 from host_trainer.commands.serve import serve
 from host_trainer.commands.train import train
@@ -60,4 +62,7 @@ app.command("serve")(serve)
 app.command("enroll")(enroll)
 app.command("revoke")(revoke)
 app.command("fleet")(fleet)
+app.command("rollout")(rollout)
+app.command("rollback")(rollback)
+app.command("classes")(classes)
 app.command("doctor")(doctor)

@@ -3,7 +3,7 @@
 import sys
 import time
 from io import StringIO
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,13 +15,11 @@ from host_trainer.commands.fleet_options import (
     Folder,
     InsecureLoopback,
     address,
+    model_of,
     seconds,
 )
 from host_trainer.commands.serve import PORT
 from host_trainer.commands.terminal import AsJson, print_json, say
-
-if TYPE_CHECKING:
-    from host_trainer.server.fleet import Fleet
 
 MAX_USES = 10_000
 
@@ -98,7 +96,7 @@ def enroll(
     _check(channel, level)
     lasting = seconds(ttl, "--ttl")
     with open_fleet(folder, address(database, "", "")) as fleet:
-        terms = Terms(name, _model(fleet, model), channel, level)
+        terms = Terms(name, model_of(fleet, model), channel, level)
         fingerprint = b"" if insecure_loopback else certificate_of(folder).fingerprint
         now = int(time.time())
         with fleet.database.writing() as session:
@@ -140,16 +138,6 @@ def _check(channel: str, level: str) -> None:
         raise ConfigError(f"--channel {channel} is none: choose {', '.join(CHANNELS)}")
     if level not in LEVELS:
         raise ConfigError(f"--level {level} is none: choose {', '.join(LEVELS)}")
-
-
-def _model(fleet: "Fleet", wanted: str) -> str:
-    """Return the model that is wanted, or the only one; ConfigError where that cannot be told."""
-    known = sorted({role.rpartition("-")[0] for role in fleet.place.read().channels})
-    if wanted in known or (not wanted and len(known) == 1):
-        return wanted or known[0]
-    if wanted:
-        raise ConfigError(f"this fleet has no model {wanted}, but {', '.join(known)}: add it with `init`")
-    raise ConfigError(f"this fleet has several models: choose one with --model: {', '.join(known)}")
 
 
 def _picture(line: str) -> str:

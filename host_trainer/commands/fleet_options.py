@@ -8,7 +8,7 @@ import typer
 from edge_cl.errors import ConfigError
 
 if TYPE_CHECKING:
-    from host_trainer.server.fleet import Address
+    from host_trainer.server.fleet import Address, Fleet
 
 Folder = Annotated[
     Path, typer.Argument(metavar="FLEET", help="The folder that `init` made.", show_default=False)
@@ -66,3 +66,13 @@ def seconds(words: str, option: str) -> int:
     if unit not in UNITS_S or not number.isascii() or not number.isdigit() or not 0 < int(number) < 10**6:
         raise ConfigError(f"{option} {words} is no length of time: use 90s, 15m, 1h, 7d")
     return int(number) * UNITS_S[unit]
+
+
+def model_of(fleet: "Fleet", wanted: str) -> str:
+    """Return the model that is wanted, or the only one; ConfigError where that cannot be told."""
+    known = sorted({role.rpartition("-")[0] for role in fleet.place.read().channels})
+    if wanted in known or (not wanted and len(known) == 1):
+        return wanted or known[0]
+    if wanted:
+        raise ConfigError(f"this fleet has no model {wanted}, but {', '.join(known)}: add it with `init`")
+    raise ConfigError(f"this fleet has several models: choose one with --model: {', '.join(known)}")

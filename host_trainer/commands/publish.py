@@ -1,16 +1,21 @@
 """`host-trainer publish` and `promote`: list a release in a channel, and in the next one."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge_cl.wire.release import ANY, CHANNELS, Facts
+from host_trainer.commands.fleet_options import Database, address
 from host_trainer.commands.keys import Home, KeyFolders, Model, PassphraseFile, opened, today
+from host_trainer.commands.rollout import ERROR, SUCCESS, Error, Success, rollout_of
 from host_trainer.commands.terminal import AsJson, print_json
 
 if TYPE_CHECKING:
+    from host_trainer.release.folder import RepositoryFolder
     from host_trainer.release.publisher import Listed
+    from host_trainer.server.rules.rollout import Rollout
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The release; any bytes.", show_default=False)]
 Name = Annotated[
@@ -45,6 +50,15 @@ Listed_ = Annotated[
 To = Annotated[
     str, typer.Option("--to", metavar="CHANNEL", help=f"{' or '.join(CHANNELS[1:])}.", show_default=False)
 ]
+FirstTo = Annotated[
+    str,
+    typer.Option(
+        "--share",
+        metavar="PERCENT,...",
+        help="Offer it to so many of the devices first, then to more, as in 10,50,100.",
+        show_default="all at once",
+    ),
+]
 ANY_BOARD = (ANY,)
 
 
@@ -75,6 +89,10 @@ def promote(
     repository: Home,
     model: Model,
     to: To,
+    share: FirstTo = "",
+    success: Success = SUCCESS,
+    error: Error = ERROR,
+    database: Database = "",
     keys: KeyFolders = None,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
@@ -82,12 +100,27 @@ def promote(
     """List a release of canary in beta as well, or one of beta in stable: the same bytes, the same number.
 
     For stable the release key must be at hand beside the trainer's. Compare the SHA-256 that is printed with
-    the one of the release you tried.
+    the one of the release you tried. With --share, the server offers it step by step (see `rollout`).
     """
     from host_trainer.release.publisher import promote as listed_in
 
     place, ring = opened(repository, keys, passphrase_file)
+    if share:
+        _roll_out(place, name, model, to, rollout_of(share, success, error), database)
     _tell(listed_in(place, ring, name, model, to, today()), as_json)
+
+
+def _roll_out(
+    place: "RepositoryFolder", name: str, model: str, to: str, rollout: "Rollout", database: str
+) -> None:
+    """Say to how many a release is to be offered, before it is listed: so nobody is offered it too early."""
+    from host_trainer.release.publisher import bundle_below
+    from host_trainer.server import bundles
+    from host_trainer.server.fleet import open_fleet
+
+    number = bundle_below(place, name, model, to, today())
+    with open_fleet(place.folder, address(database, "", "")) as fleet, fleet.database.writing() as session:
+        bundles.roll_out(session, model, to, number, rollout, int(time.time()))
 
 
 def _tell(listed: "Listed", as_json: bool) -> None:

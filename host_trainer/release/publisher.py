@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tuf.api.metadata import Key, TargetFile
 
 from edge_cl.errors import ConfigError, InputError, ReleaseError
-from edge_cl.wire.release import CHANNELS, Facts, path_of, role_of, to_custom
+from edge_cl.wire.release import CHANNELS, Facts, path_of, read_facts, role_of, to_custom
 from host_trainer.release.folder import RepositoryFolder, add_file
 from host_trainer.release.keyring import SUFFIX, Keyring, key_folder
 from host_trainer.release.repository import (
@@ -143,6 +143,17 @@ def promote(place: RepositoryFolder, ring: Keyring, name: str, model: str, to: s
         add_file(file, held)
         place.write(sealed)
     return Listed(target.path, file, target.hashes["sha256"], target.custom["bundle"])
+
+
+def bundle_below(place: RepositoryFolder, name: str, model: str, to: str, now: datetime) -> int:
+    """Return the number of the release that `promote` would list in `to`.
+
+    Raises:
+        ConfigError: as `promoted`.
+    """
+    with _asked_for():
+        path_of(model, to, name)
+    return read_facts(promoted(place.read(), model, name, to, now)[2].custom).bundle
 
 
 def rotate_key(place: RepositoryFolder, ring: Keyring, old: str, now: datetime) -> Rotation:

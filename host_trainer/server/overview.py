@@ -199,6 +199,12 @@ def _counted(session: Session, query: Select[str, int, int]) -> dict[tuple[str, 
     return {(model, number): found for model, number, found in session.execute(query.group_by(*columns))}
 
 
+def labels(session: Session) -> dict[str, list[str]]:
+    """Return {model: classes of its newest bundle}."""
+    query = select(BundleRow.model, BundleRow.labels).where(~BundleRow.withdrawn).order_by(BundleRow.number)
+    return {model: list(names) for model, names in session.execute(query)}
+
+
 def contents(session: Session) -> list[Kept]:
     """Return what is held, by level and state."""
     query = (

@@ -112,9 +112,56 @@ def test_the_picture_of_the_command_reads_as_the_command(folder: Path, tmp_path:
     assert segno.make(line, error="l", micro=False).symbol_size(border=2)[0] <= 70
 
 
+def test_a_bundle_is_promoted_step_by_step_and_taken_back(folder: Path) -> None:
+    listed = list_bundle(folder, 3)
+    name = listed.path.rpartition("/")[2]
+    steps = ("--share", "10,50,100", "--success", 75, "--error", 30)
+    promoted = ok("promote", name, "--repository", folder, "--model", "waste", "--to", "beta", *steps)
+    assert promoted["bundle"] == 3
+    (rollout,) = ok("fleet", folder)["rollouts"]
+    assert (rollout["channel"], rollout["share"], rollout["steps"]) == ("beta", 100, [500, 1000])
+    again = ok("rollout", 3, folder, "--channel", "beta", "--share", "50,100")
+    assert (again["share"], again["steps"], again["success"]) == (500, [1000], 900)
+    taken_back = ok("rollback", 3, folder, "--why", "confuses mugs and forks")
+    assert taken_back["listings"] == 2
+    found = {each["channel"]: each["reason"] for each in ok("fleet", folder)["bundles"]}
+    assert found == dict.fromkeys(("canary", "beta"), "confuses mugs and forks")
+    assert "offered nowhere" in refused("rollback", 3, folder)
+    assert "offered nowhere" in refused("rollback", 4, folder)
+
+
+def test_a_promotion_that_is_refused_rolls_nothing_out(folder: Path) -> None:
+    words = ("promote", "nothing.bundle", "--repository", folder, "--model", "waste", "--to", "beta")
+    assert "promote what was tried" in refused(*words, "--share", "10,100")
+    assert ok("fleet", folder)["rollouts"] == []
+
+
+def test_classes_are_renamed_merged_and_split(folder: Path) -> None:
+    list_bundle(folder, 3)
+    assert call("classes", folder).out == "no bundle yet, and no class was renamed\n"
+    first = ok("classes", folder, "--from", "cup", "--from", "Mug", "--into", "mug")
+    assert [each["into"] for each in first["edits"]] == ["mug"]
+    said = call(
+        *("classes", folder, "--from", "fork", "--into", "cutlery"),
+        *("--except", "pi-1:17=spoon", "--except", "pi-2:3=spoon"),
+    )
+    assert said.out == "2. fork -> cutlery, 2 of them spoon\n"
+    assert ok("classes", folder)["edits"][1]["version"] == 2
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("classes", "FLEET", "--from", "cup"), "--into"),
+        (("classes", "FLEET", "--into", "cup"), "--from"),
+        (("classes", "FLEET", "--except", "pi-1:1=cup"), "goes with"),
+        (("classes", "FLEET", "--from", "a", "--into", "b", "--except", "pi-1=cup"), "DEVICE:SAMPLE=CLASS"),
+        (("classes", "FLEET", "--from", "a", "--into", "../b"), ""),
+        (("classes", "FLEET", "--from", "a", "--from", "A", "--into", "b"), "cannot be changed"),
+        (("rollout", 3, "FLEET", "--share", "50,10"), "rise from step to step"),
+        (("rollout", 3, "FLEET", "--share", "many"), "no percentage"),
+        (("rollout", 3, "FLEET", "--share", "0"), "rise from step to step"),
+        (("rollout", 3, "FLEET", "--channel", "gold"), "canary, beta, stable"),
         (("enroll", "Pi 1", "FLEET"), "names no device"),
         (("enroll", "pi", "FLEET", "--channel", "gold"), "canary, beta, stable"),
         (("enroll", "pi", "FLEET", "--level", "all"), "statistics, features, images"),
