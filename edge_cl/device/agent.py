@@ -254,8 +254,7 @@ class Agent:
         store: the log.
         timings: where the time went so far.
         notes: what a person should know about how opening went, a line each.
-        taken: the newest statistics of this device that the release in use has; what was told up to them the
-            learner has inherited. None: none.
+        taken: the newest statistics of this device that the release in use has; None: none.
     """
 
     def __init__(

@@ -535,9 +535,10 @@ class EdgeLearner:
         return frozenset(int(s) for s in self.buffer.slots.sample[self.buffer.filled])
 
     def own_statistics(self) -> Statistics:
-        """Return the statistics of what was taught here, of `labels`: the base's less what it was born with.
+        """Return the statistics of all that was ever taught here, of `labels`: the base's less the inherited.
 
-        Of a class that lost here what others knew of it, counts may be below zero.
+        Exact, and the same whatever release the learner runs under, and whatever of it that release had been
+        told: so the whole of it is what a host is told, less what it was told already.
         """
         if self.inherited is None:
             found = self.base.statistics

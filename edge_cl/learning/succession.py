@@ -1,6 +1,8 @@
 """Decides how a learner goes on under a head that came with a release, losing nothing that was taught here.
 
-    base = head + own,  own = what was taught here less what the head has of it already
+    base = head + own - taken,  own = all that was ever taught here, taken = what the head has of it already
+
+So what is inherited is head - taken, and own stays exactly known whatever becomes of what was told.
 
 The samples taught here stay in memory, the release's exemplars fill up the classes that have fewer of their
 own; classes are one by `label_key`, and are called as they are called here. In another feature space `own` is
@@ -34,13 +36,16 @@ class Exemplars(NamedTuple):
     numbers: NDArray
 
 
-def succeed(old: EdgeLearner, head: EdgeLearner, own: Named, kept: Kept, exemplars: Exemplars) -> EdgeLearner:
+def succeed(
+    old: EdgeLearner, head: EdgeLearner, own: Named, taken: Named, kept: Kept, exemplars: Exemplars
+) -> EdgeLearner:
     """Return the learner that goes on where `old` stands, with the head's knowledge besides; `head` is it.
 
     Args:
         old: whose samples, classes and tallies go on; not changed.
         head: of `learning.head.to_learner`, in the space that is to be used from now on.
-        own: what was taught here and the head does not have.
+        own: all that was taught here.
+        taken: what the head has of it, as it was told.
         kept: features of the samples taught here that are still at hand; others leave the memory.
         exemplars: of the head, by its classes.
 
@@ -48,10 +53,10 @@ def succeed(old: EdgeLearner, head: EdgeLearner, own: Named, kept: Kept, exempla
         ReleaseError: something that was taught here would be lost.
     """
     head.labels = tuple(_called(label, old.labels) for label in head.labels)
-    for label in increment.union(head.labels, (*old.labels, *own.labels))[len(head.labels) :]:
+    for label in increment.union(head.labels, (*old.labels, *own.labels, *taken.labels))[len(head.labels) :]:
         head.add_class(label)
     places = increment.places(old.labels, head.labels)
-    _take_up_statistics(head, on(own, head.labels))
+    _take_up_statistics(head, on(own, head.labels), on(taken, head.labels))
     _take_up_samples(old, head, places, kept)
     _fill_up(head, exemplars)
     _take_up_tallies(old, head, places)
@@ -86,9 +91,9 @@ def _called(label: str, known: Sequence[str]) -> str:
     return next((name for name in known if label_key(name) == label_key(label)), label)
 
 
-def _take_up_statistics(head: EdgeLearner, own: Statistics) -> None:
+def _take_up_statistics(head: EdgeLearner, own: Statistics, taken: Statistics) -> None:
     """Add what was taught here; directions that rounding left below nothing count as inherited."""
-    whole = merge(head.base.statistics, own)
+    whole = less(merge(head.base.statistics, own), taken)
     short = np.flatnonzero(whole.counts < 0)
     if len(short):
         raise ReleaseError(

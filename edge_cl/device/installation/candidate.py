@@ -54,15 +54,17 @@ def make(
     config, manifest = agent.learner.config, release.manifest
     new = head.to_learner(space, config, manifest.labels, tensors, parent)
     if space.id == agent.space.id:
-        own, kept = _not_taken(agent, taken, told), memory(agent.learner)
+        own = Named(agent.learner.labels, agent.learner.own_statistics())
+        has, kept = _taken(space.size, taken, told), memory(agent.learner)
     else:
         kept, taken = agent.store.other_features(taught_here(agent.learner)), None
         _check_can_be_taught_again(agent.learner, manifest, kept)
         own = taught_again(agent.learner, kept, space.size, space.zero_point)
+        has = named.nothing(space.size)
     found = bundles.exemplars(bundle)
     lent = Exemplars(np.zeros((0, 1, space.size), space.dtype), np.zeros(0, np.int32))
     lent = lent if found is None else Exemplars(found.features, found.numbers)
-    learner = succeed(agent.learner, new, own, kept, lent)
+    learner = succeed(agent.learner, new, own, has, kept, lent)
     learner.consolidate()
     return Candidate(learner, taken)
 
@@ -98,21 +100,17 @@ def retaught(old: EdgeLearner, learner: EdgeLearner, kept: Iterable[int]) -> dic
     }
 
 
-def _not_taken(agent: Agent, taken: str | None, told: Told) -> Named:
-    """Return what was taught here and the release's head lacks."""
-    own = Named(agent.learner.labels, agent.learner.own_statistics())
-    if taken == agent.taken:
-        return own
-    for content, add in ((agent.taken, named.plus), (taken, named.minus)):
-        if content is not None:
-            part = told(content)
-            if part is None:
-                raise ReleaseError(
-                    "the release has what this device does not know to have told (was it restored from a"
-                    " backup?): sync again"
-                )
-            own = add(own, part)
-    return own
+def _taken(size: int, taken: str | None, told: Told) -> Named:
+    """Return what the release's head has of what was taught here."""
+    if taken is None:
+        return named.nothing(size)
+    found = told(taken)
+    if found is None:
+        raise ReleaseError(
+            "the release has what this device does not know to have told (was it restored from a backup?):"
+            " sync again"
+        )
+    return found
 
 
 def _check_can_be_taught_again(

@@ -12,7 +12,6 @@ from edge_cl.device.folders import from_files
 from edge_cl.device.install import BUNDLES, CHECKPOINTS, read_current
 from edge_cl.device.installation.installation import Installation
 from edge_cl.errors import ReleaseError, StoreBusyError
-from edge_cl.learning import named
 from edge_cl.learning.base import SAMPLE_WEIGHT
 
 TOLD = "a" * 64  # id of the statistics that the device has told
@@ -54,7 +53,10 @@ def test_either_knows_what_the_other_was_taught(tried, device, all_photos):
     assert right(device, all_photos, *"012345") > 0.8
     with open_agent(device, read_only=True) as agent:
         assert set(agent.learner.labels) == set("012345")
-        assert agent.learner.own_statistics().counts.tolist() == [0] * 6  # the release has it all
+        assert agent.learner.own_statistics().counts.sum() == 18 * SAMPLE_WEIGHT
+        assert (
+            agent.learner.base.statistics.counts.sum() == (18 + 36) * SAMPLE_WEIGHT
+        )  # what was told counts once
         assert sum(shown.is_live for shown in agent.samples()) == 18
         assert agent.taken == TOLD
     assert tried.running() == (1, TOLD)
@@ -142,7 +144,10 @@ def test_what_was_not_told_yet_is_not_lost(device, host, all_photos, tmp_path):
     assert record.state == "probation"
     with open_agent(device, read_only=True) as agent:
         own = dict(zip(agent.learner.labels, agent.learner.own_statistics().counts.tolist(), strict=True))
-    assert own == {**dict.fromkeys("012345", 0), "6": 5 * SAMPLE_WEIGHT}
+        base = dict(zip(agent.learner.labels, agent.learner.base.counts.tolist(), strict=True))
+    taught = {"0": 6, "1": 6, "2": 6, "6": 5}
+    assert own == {sign: taught.get(sign, 0) * SAMPLE_WEIGHT for sign in "0123456"}
+    assert {sign: base[sign] // SAMPLE_WEIGHT for sign in taught} == taught
     assert right(device, all_photos, "6") > 0.3
 
 
@@ -158,13 +163,14 @@ def test_the_next_release_goes_on_from_the_one_in_use(tried, device, host, all_p
     """What was told in all is what the last release had of us and what came since."""
     ok("predict", *sorted(all_photos.glob("0/*"))[:3], "--state", device)
     assert tried.advance(later(11)).state == "commit"
-    assert own_of(device).statistics.counts.sum() == 0
     ok("learn", "--label", "6", *sorted((all_photos / "6").iterdir())[:5], "--state", device)
-    told = {TOLD: host.known, "b" * 64: named.plus(host.known, own_of(device))}
+    told = {TOLD: host.known, "b" * 64: own_of(device)}
     host.hear(told["b" * 64])
     installation, record = install(device, host.release(tmp_path, 2), "b" * 64, told)
     assert (record.state, record.reason) == ("probation", "")
-    assert own_of(device).statistics.counts.sum() == 0
+    assert own_of(device).statistics.counts.sum() == 23 * SAMPLE_WEIGHT
+    with open_agent(device, read_only=True) as agent:
+        assert agent.learner.base.counts.sum() == (23 + 36) * SAMPLE_WEIGHT
     assert right(device, all_photos, *"0123456") > 0.75
     assert installation.running() == (2, "b" * 64)
 
