@@ -76,6 +76,7 @@ def _facts(found: "Synced") -> dict[str, Any]:
         "down_bytes": found.traffic.down,
         "bundle_offered": found.offered or None,
         "bundle_fetched": found.fetched,
+        "installation": found.installed or None,
         "classes_followed": found.followed,
         "wait_s": found.wait_s,
         "notes": list(found.notes),
@@ -231,6 +232,8 @@ def _words(found: dict[str, Any]) -> str:
     if found["bundle_offered"]:
         fetched = "fetched" if found["bundle_fetched"] else "offered"
         parts.append(f"bundle {found['bundle_offered']} {fetched}")
+    if found["installation"] not in (None, "idle", "commit"):
+        parts.append(f"installation: {found['installation']}")
     return "; ".join(parts)
 
 

@@ -31,6 +31,7 @@ class Knowledge(NamedTuple):
         samples: taught so far.
         suspects: set aside.
         accuracy: before learning, per mille; None before there is one.
+        is_complete: `own` is all that was taught here; else its statistics may not be told.
     """
 
     space: FeatureSpace
@@ -43,13 +44,17 @@ class Knowledge(NamedTuple):
     samples: int
     suspects: int
     accuracy: int | None
+    is_complete: bool = True
 
 
-def knowledge(agent: Agent, taken: Named | None = None) -> Knowledge:
+def knowledge(agent: Agent, taken: Named | None = None, is_complete: bool = True) -> Knowledge:
     """Read an agent; it must stay open while the answer is used.
 
-    `taken` is what this device had told when the bundle in use was made, as far as that bundle has it: it is
-    in the base as inherited.
+    Args:
+        agent: open.
+        taken: what this device had told when the bundle in use was made, as far as that bundle has it: it is
+            in the base as inherited. None: nothing.
+        is_complete: that is all; False where the bundle has something that is not known here any more.
     """
     learner = agent.learner
     own = Named(learner.labels, learner.own_statistics())
@@ -65,6 +70,7 @@ def knowledge(agent: Agent, taken: Named | None = None) -> Knowledge:
         samples,
         len(learner.suspects()),
         None if accuracy < 0 else accuracy,
+        is_complete,
     )
 
 

@@ -6,16 +6,20 @@ itself, and waits for the next time when somebody else has it.
 
 import contextlib
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from edge_cl.config import LEVELS, NEVER, SyncSettings
 from edge_cl.device.agent import Agent, has_log, open_agent
+from edge_cl.device.installation.installation import Installation, InUse
+from edge_cl.device.installation.states import FAILURES, RESTING
 from edge_cl.device.releases.client import open_releases
 from edge_cl.device.staged import settings_of
-from edge_cl.device.sync import disclosure
+from edge_cl.device.sync import disclosure, history
 from edge_cl.device.sync.following import Known, steps
 from edge_cl.device.sync.knowledge import Knowledge, knowledge
 from edge_cl.device.sync.line import RUNTIME, Line, Traffic
@@ -23,36 +27,26 @@ from edge_cl.device.sync.loading import Load, Who, load
 from edge_cl.device.sync.outbox import Enrolment, Outbox, Standing, open_outbox
 from edge_cl.device.sync.session import Board, Fare, RevokedError, Sent, Session
 from edge_cl.device.transport import Transport
-from edge_cl.errors import ConfigError, EdgeError, ReleaseError, StoreBusyError
+from edge_cl.errors import (
+    ConfigError,
+    EdgeError,
+    ProtocolError,
+    ReleaseError,
+    StoreBusyError,
+    TransportError,
+)
+from edge_cl.learning.named import Named
 from edge_cl.wire import release
 from edge_cl.wire import round as rounds
 from edge_cl.wire.labels import Edit, Edits
-from edge_cl.wire.messages import Offer
+from edge_cl.wire.messages import INSTALLS, Offer
 from edge_cl.wire.round import delay_s
 from edge_cl.wire.routes import REPOSITORY
 
+logger = logging.getLogger(__name__)
+MAX_WORDS = 200  # of a reason, as `messages.Status` takes it
 NO_SPACE = "0" * 16  # before anything was taught
 REGISTRY = "registry"  # who relabels, in the log
-
-
-class Running(NamedTuple):
-    """The bundle in use: its number, 0 for none, and the newest statistics of this device that it holds."""
-
-    bundle: int = 0
-    taken: str | None = None
-
-
-class Installation(Protocol):
-    """What tries a bundle and keeps it or not."""
-
-    def running(self) -> Running:
-        """Return what is in use."""
-
-    def consider(self, file: Path, manifest: str, taken: str | None, now: datetime) -> None:
-        """Take a verified release file into consideration, whose manifest has this hash."""
-
-    def fare(self) -> Fare:
-        """Return where an installation stands."""
 
 
 class Synced(NamedTuple):
@@ -64,6 +58,7 @@ class Synced(NamedTuple):
         traffic: bytes of messages up and down.
         offered: number of the bundle that the host offers; 0: none.
         fetched: whether a release file was fetched and given to the installation.
+        installed: where the installation stands, a state of `installation.states`; "" where there is none.
         followed: edits of the label registry that were followed.
         wait_s: until the next one is welcome.
         notes: for the person, a line each.
@@ -74,6 +69,7 @@ class Synced(NamedTuple):
     traffic: Traffic
     offered: int
     fetched: bool
+    installed: str
     followed: int
     wait_s: int
     notes: tuple[str, ...]
@@ -82,7 +78,6 @@ class Synced(NamedTuple):
 def sync(
     state: Path,
     now: datetime,
-    installation: Installation | None = None,
     transport: Callable[[bytes], Transport] = lambda pin: Transport(fingerprint=pin),
 ) -> Synced:
     """Have one sync with the host of a state folder, whatever was agreed about when.
@@ -90,7 +85,6 @@ def sync(
     Args:
         state: the state folder.
         now: the time, as this board believes.
-        installation: what tries bundles; None: none is fetched.
         transport: makes the network, given the fingerprint of the host's certificate.
 
     Raises:
@@ -103,9 +97,10 @@ def sync(
     with open_outbox(state) as outbox:
         enrolment = enrolled(outbox)
         network = transport(bytes.fromhex(enrolment.fingerprint))
+        kinds = hardware(settings.engine.delegate)
+        installation = Installation(state, release.Board(kinds, RUNTIME), partial(told_by, outbox))
         with network.talk(enrolment.url) as talk:
             line = Line(talk, outbox, enrolment, int(now.timestamp()))
-            kinds = hardware(settings.engine.delegate)
             return Meeting(state, settings.sync, kinds, outbox, line, now).run(network, installation)
 
 
@@ -131,11 +126,18 @@ def hardware(delegate: str) -> tuple[str, ...]:
     return (*(name for word, name in kinds.items() if delegate.startswith(word)), "cpu")
 
 
-def known_to(agent: Agent, outbox: Outbox | None, running: Running = Running()) -> Knowledge:  # noqa: B008
-    """Return what an agent could tell, given the bundle that it runs under; it must stay open meanwhile."""
-    taken = None if outbox is None or running.taken is None else outbox.told(running.taken)
-    is_here = taken is not None and taken.space == agent.space.id
-    return knowledge(agent, taken.named() if taken is not None and is_here else None)
+def told_by(outbox: Outbox, content: str) -> Named | None:
+    """Return what was told up to some statistics, classes called as they are here; None: not known here."""
+    told = outbox.told(content)
+    edits = outbox.edits()
+    return None if told is None else history.moved(told, edits, edits[-1].version if edits else 0).named()
+
+
+def known_to(agent: Agent, outbox: Outbox | None) -> Knowledge:
+    """Return what an agent could tell; it must stay open meanwhile."""
+    # The learner knows exactly all that was ever taught here (`own_statistics`): what the bundle in use had
+    # been told of it is neither missing there nor counted twice, so nothing is added and all is complete.
+    return knowledge(agent)
 
 
 def loaded(outbox: Outbox | None, known: Knowledge, settings: SyncSettings, most_bytes: int) -> Load:
@@ -146,6 +148,19 @@ def loaded(outbox: Outbox | None, known: Knowledge, settings: SyncSettings, most
     edits = outbox.edits()
     who = Who(enrolment.device, enrolment.level, edits[-1].version if edits else 0)
     return load(outbox, known, settings, who, most_bytes)
+
+
+def fare(installation: Installation | None) -> Fare:
+    """Return where an installation stands, as the host is told."""
+    if installation is None:
+        return Fare()
+    record = installation.standing()
+    state = record.state if record.state in INSTALLS else "idle"
+    is_tried = state in INSTALLS[1:] and state != "commit"
+    words = "".join(c if " " <= c <= "~" else "?" for c in record.reason)[:MAX_WORDS]
+    latency = record.facts.get("latency_us", 0)
+    tried = record.bundle if is_tried else 0
+    return Fare(state, installation.running().bundle, tried, words, int(latency))
 
 
 class Meeting:
@@ -168,9 +183,9 @@ class Meeting:
         self._followed = 0
 
     def run(self, network: Transport | None = None, installation: Installation | None = None) -> Synced:
-        """Tell, follow, fetch and report; errors as `sync`. Without a network no bundle is fetched."""
-        running = Running() if installation is None else installation.running()
-        with self._knowledge(running) as known:
+        """Tell, fetch, report, follow, install; errors as `sync`. Without a network no bundle is fetched."""
+        running = InUse() if installation is None else installation.running()
+        with self._knowledge() as known:
             space = NO_SPACE if known is None else known.space.id
             board = Board(self._hardware, running.bundle, space)
             session = Session(self._line, self._outbox, self._settings, known, board)
@@ -178,26 +193,27 @@ class Meeting:
                 sent, offer = session.tell()
                 edits = self._edits(session)
                 fetched = self._fetched(session, offer, running, network, installation)
-                session.report(Fare(bundle=running.bundle) if installation is None else installation.fare())
+                session.report(fare(installation))
             except EdgeError as error:
                 self._failed(session, error)
                 raise
             self._done(session, known)
-        self._outbox.shorten(keep=running.taken)
         self._follow(edits)
+        installed = self._installed(session, installation)
         return Synced(
             self._outbox.standing().round,
             sent,
             self._line.traffic,
             offer.bundle,
             fetched,
+            installed,
             self._followed,
             session.wait,
             tuple(self._notes),
         )
 
     @contextlib.contextmanager
-    def _knowledge(self, running: Running) -> Iterator[Knowledge | None]:
+    def _knowledge(self) -> Iterator[Knowledge | None]:
         if not has_log(self._state):
             yield None
             return
@@ -205,7 +221,33 @@ class Meeting:
             self._notes += agent.notes
             if self._outbox.standing().space != agent.space.id:
                 self._outbox.enter_space(agent.space.id)
-            yield known_to(agent, self._outbox, running)
+            known = known_to(agent, self._outbox)
+            if not known.is_complete:
+                self._notes.append(
+                    "what this device told before its bundle was made is not known here any more, so no"
+                    " statistics are told: enrol it under another name"
+                )
+            yield known
+
+    def _installed(self, session: Session, installation: Installation | None) -> str:
+        """Go on with an installation, and tell the host where it stands now; "" where there is none."""
+        if installation is None:
+            return ""
+        before = installation.standing()
+        try:
+            record = installation.advance(self._time())
+        except StoreBusyError:
+            self._notes.append("a bundle waits to be installed: it is, when nobody else uses the learner")
+            return before.state
+        if record.state in RESTING:
+            self._outbox.shorten(keep=installation.running().taken)
+        if record != before:
+            self._notes += [f"bundle {record.bundle}: {record.reason}"] if record.reason else []
+            try:
+                session.report(fare(installation))
+            except (TransportError, ProtocolError) as error:  # the round was done: the next one tells it
+                logger.info("%s", error)
+        return record.state
 
     # -- the names of classes ----------------------------------------------------------------------------
 
@@ -255,14 +297,18 @@ class Meeting:
         self,
         session: Session,
         offer: Offer,
-        running: Running,
+        running: InUse,
         network: Transport | None,
         installation: Installation | None,
     ) -> bool:
         """Fetch what is offered where it is newer, and hand it over; a release that is refused is a note."""
         if network is None or installation is None:
             return False
-        if offer.manifest is None or offer.bundle <= running.bundle:
+        record = installation.standing()
+        is_known = record.bundle == offer.bundle and (
+            record.state not in RESTING or record.failures >= FAILURES
+        )
+        if offer.manifest is None or offer.bundle <= running.bundle or is_known:
             return False
         if offer.taken is not None and self._outbox.told(offer.taken) is None:
             self._notes.append("the bundle offered holds what this device does not know to have told: left")

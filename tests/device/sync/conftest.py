@@ -21,7 +21,7 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `host-trainer init` makes; copied, not used."""
     place = RepositoryFolder(tmp_path_factory.mktemp("founded") / "FLEET")
     ring = Keyring(place.key_folders(), lambda words: b"")
-    found_repository(place, ring, ["waste"], b"", datetime.now(timezone.utc))
+    found_repository(place, ring, ["waste", "signs"], b"", datetime.now(timezone.utc))
     return place.folder
 
 
