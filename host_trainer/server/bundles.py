@@ -179,7 +179,11 @@ def _listed(row: BundleRow) -> Listed:
 
 
 def note_trial(session: Session, device: Device, status: Status, now: int) -> None:
-    """Note how a device fares with a bundle, and let the rollout go on or stop by it."""
+    """Note how a device fares with a bundle; a failure may stop its rollout at once.
+
+    Successes are counted by `upkeep` now and then: counting a fleet of thousands for each would keep others
+    from writing.
+    """
     number, outcome, reason = _outcome(status)
     if not number:
         return
@@ -189,8 +193,9 @@ def note_trial(session: Session, device: Device, status: Status, now: int) -> No
     session.merge(
         Trial(device=device.name, model=device.model, number=number, outcome=outcome, reason=reason, at=now)
     )
-    session.flush()
-    judge(session, device.model, device.channel, number, now)
+    if outcome == FAILED:
+        session.flush()
+        judge(session, device.model, device.channel, number, now)
 
 
 def _outcome(status: Status) -> tuple[int, str, str]:

@@ -39,6 +39,7 @@ from host_trainer.server.tables import (
 )
 
 USABLE = (COMMITTED, TAKEN)
+ORPHAN_S = 86_400  # an object is written moments before its row; one without a row for a day gets none
 
 
 class Held(NamedTuple):
@@ -229,6 +230,13 @@ def destroy_doomed(database: Database, objects: ObjectStore) -> int:
         with database.writing() as session:
             session.execute(delete(Doomed).where(Doomed.key == key))
     return len(keys)
+
+
+def sweep(database: Database, objects: ObjectStore, now: int) -> int:
+    """Destroy objects that no row speaks of, as a crash between both leaves them; return how many."""
+    with database.reading() as session:
+        used = set(session.scalars(select(ContentRow.key).where(ContentRow.key.is_not(None))))
+    return objects.sweep(frozenset(key for key in used if key), now - ORPHAN_S)
 
 
 def holdings(session: Session, device: str) -> list[ContentRow]:

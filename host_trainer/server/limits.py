@@ -32,7 +32,7 @@ class Limits:
     head_s: float = 20.0
     idle_s: int = 15
     body_s: float = 60.0
-    slots: int = 64
+    slots: int = 256
     slot_s: float = 30.0
     connections: int = 4096
     threads: int = 12

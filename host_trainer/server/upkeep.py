@@ -40,6 +40,7 @@ class Upkeep:
         self._fleet, self._limits, self._clock = fleet, limits, clock
         self.faults: dict[str, str] = {}
         self.notes: dict[str, str] = {}
+        self._swept_at = 0
         self._duties: dict[str, Callable[[int], None]] = {
             "renew the repository": self._renew,
             "take in new bundles": self._adopt,
@@ -47,6 +48,7 @@ class Upkeep:
             "ask for training": self._ask_for_training,
             "destroy what was given up": self._destroy,
             "forget what is old": self._forget,
+            "sweep the store": self._sweep,
         }
 
     def turn(self) -> None:
@@ -114,6 +116,13 @@ class Upkeep:
 
     def _destroy(self, now: int) -> None:
         contents.destroy_doomed(self._fleet.database, self._fleet.objects)
+
+    def _sweep(self, now: int) -> None:
+        if now - self._swept_at >= DAY_S:
+            count = contents.sweep(self._fleet.database, self._fleet.objects, now)
+            self._swept_at = now
+            if count:
+                logger.info("destroyed %d objects that nobody speaks of", count)
 
     def _forget(self, now: int) -> None:
         with self._fleet.database.writing() as session:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 from uuid import uuid4
 
@@ -42,6 +42,15 @@ class FolderStore:
         path = self._path(key)
         self._guarded(path, lambda: _remove(path))
 
+    def sweep(self, used: Set[str], before: int) -> int:
+        """See `ObjectStore`; what a crash left half written goes, too."""
+        count = 0
+        for path in sorted(self._folder.glob("??/*")):
+            if path.name not in used:
+                self._guarded(path, lambda path=path: _remove_old(path, before))  # type: ignore[misc]
+                count += not path.exists()
+        return count
+
     def check(self) -> None:
         """See `ObjectStore`."""
         if not os.access(self._folder, os.W_OK | os.X_OK):
@@ -63,6 +72,8 @@ class FolderStore:
 
 def _write(path: Path, data: bytes) -> None:
     if path.exists():
+        os.utime(path)  # put anew: no sweep takes it for something that was left behind
+        sync_folder(path.parent)
         return
     is_new = not path.parent.exists()
     path.parent.mkdir(exist_ok=True)
@@ -85,3 +96,8 @@ def _remove(path: Path) -> None:
     if path.exists():
         path.unlink()
         sync_folder(path.parent)
+
+
+def _remove_old(path: Path, before: int) -> None:
+    if path.stat().st_mtime < before:
+        _remove(path)

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, TypeVar
 
 from edge_cl.errors import ConfigError, StoreDamagedError, StoreError
@@ -42,6 +42,22 @@ class S3Store:
         """See `ObjectStore`; in a bucket that keeps versions, its rules must destroy the old ones."""
         name = self._name(key)
         self._asked(lambda: self._client.delete_object(Bucket=self._bucket, Key=name))
+
+    def sweep(self, used: Set[str], before: int) -> int:
+        """See `ObjectStore`."""
+        count = 0
+        pages = self._client.get_paginator("list_objects_v2")
+        listed = self._asked(
+            lambda: list(
+                pages.paginate(Bucket=self._bucket, Prefix=f"{self._prefix}/" if self._prefix else "")
+            )
+        )
+        for each in (each for page in listed for each in page.get("Contents", ())):
+            key = each["Key"].rpartition("/")[2]
+            if key.isalnum() and key not in used and each["LastModified"].timestamp() < before:
+                self.remove(key)
+                count += 1
+        return count
 
     def check(self) -> None:
         """See `ObjectStore`."""

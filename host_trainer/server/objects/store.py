@@ -1,5 +1,6 @@
 """What a store of objects must do, and which one an address names."""
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Protocol
 
@@ -24,6 +25,9 @@ class ObjectStore(Protocol):
 
     def remove(self, key: str) -> None:
         """Destroy the bytes; where there are none, nothing happens."""
+
+    def sweep(self, used: Set[str], before: int) -> int:
+        """Destroy what was last put before a time (Unix seconds) and is not used; return how many."""
 
     def check(self) -> None:
         """Raise StoreError when nothing could be kept now."""

@@ -1,6 +1,8 @@
 """Objects come back as they went, from a folder and from a bucket; one table of checks for both."""
 
 import hashlib
+import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,11 +58,23 @@ def check_a_path_is_no_key(store: ObjectStore) -> None:
             act("../../etc/passwd")
 
 
+def check_a_sweep_takes_what_is_old_and_not_used(store: ObjectStore) -> None:
+    other = hashlib.sha256(b"other").hexdigest()
+    store.put(KEY, DATA)
+    store.put(other, b"other")
+    now = int(time.time())
+    assert store.sweep(frozenset({KEY}), now - 60) == 0
+    assert store.sweep(frozenset({KEY}), now + 60) == 1
+    assert store.get(KEY) == DATA
+    with pytest.raises(StoreDamagedError):
+        store.get(other)
+
+
 CHECKS = [found for name, found in sorted(globals().items()) if name.startswith("check_")]
 
 
 def test_no_check_was_lost() -> None:
-    assert len(CHECKS) == 6
+    assert len(CHECKS) == 7
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
@@ -80,6 +94,18 @@ def test_a_changed_file_is_not_given_out(in_folder: tuple[ObjectStore, Path]) ->
     path.write_bytes(DATA[:-1] + b"x")
     with pytest.raises(StoreDamagedError, match="not what was kept"):
         store.get(KEY)
+
+
+def test_what_is_put_anew_is_not_old(in_folder: tuple[ObjectStore, Path]) -> None:
+    store, path = in_folder
+    os.utime(path, (0, 0))
+    part = path.with_name(".part-left-by-a-crash")
+    part.write_bytes(b"half")
+    os.utime(part, (0, 0))
+    store.put(KEY, DATA)
+    assert store.sweep(frozenset(), int(time.time()) - 60) == 1
+    assert path.exists()
+    assert not part.exists()
 
 
 def test_only_the_owner_may_look(in_folder: tuple[ObjectStore, Path]) -> None:

@@ -407,6 +407,13 @@ def test_what_is_no_bundle_is_not_adopted(alone: Hosted) -> None:
     assert device.sync(1).bundle == 0  # type: ignore[attr-defined]
 
 
+def judged(host: Hosted) -> None:
+    """Do what `upkeep` does now and then."""
+    with host.fleet.database.writing() as session:
+        for each in bundles.open_rollouts(session):
+            bundles.judge(session, *each, NOW)
+
+
 def test_a_rollout_begins_with_its_share_goes_on_by_success_and_stops_at_failures(alone: Hosted) -> None:
     adopted(alone, 3, 4)
     names = sorted((f"pi-{k}" for k in range(10)), key=lambda name: place(name, "waste", 4))
@@ -422,8 +429,10 @@ def test_a_rollout_begins_with_its_share_goes_on_by_success_and_stops_at_failure
     for name in first[1:3]:
         callers[name].sync(2, bundle=4, install="probation", tried=4)
         callers[name].sync(3, bundle=4, install="commit")
+    judged(alone)
     assert callers[names[-1]].sync(2).bundle == 3  # type: ignore[attr-defined]
     callers[first[3]].sync(2, bundle=4)
+    judged(alone)
     assert callers[names[-1]].sync(3).bundle == 4  # type: ignore[attr-defined]
     for name in names[4:8]:
         callers[name].sync(4, bundle=3, install="rollback", tried=4, reason="accuracy fell")

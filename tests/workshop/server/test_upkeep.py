@@ -1,5 +1,6 @@
 """What nobody asks for is done: the repository stays valid, bundles are found, training is asked for."""
 
+import hashlib
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -132,6 +133,19 @@ def test_what_was_given_up_in_a_crash_is_destroyed_later(small_fleet: Fleet, upk
         contents.doom(session, key)
     upkeep.turn()
     assert not path.exists()
+
+
+def test_an_object_that_no_row_speaks_of_is_destroyed_after_a_day(
+    small_fleet: Fleet, upkeep: Upkeep, clock: Clock
+) -> None:
+    data = b"a picture"
+    key = hashlib.sha256(data).hexdigest()
+    small_fleet.objects.put(key, data)
+    upkeep.turn()
+    assert small_fleet.objects.get(key) == data
+    clock.now += DAY + 60
+    upkeep.turn()
+    assert not (small_fleet.folder / "objects" / key[:2] / key).exists()
 
 
 def test_what_is_old_is_forgotten(small_fleet: Fleet, upkeep: Upkeep, clock: Clock) -> None:
