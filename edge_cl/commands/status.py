@@ -1,7 +1,9 @@
 """`edge-cl status`: what the learner knows, and what it is unsure of."""
 
 import argparse
+import contextlib
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_cl.commands.terminal import listed, megabytes, percent, printable
@@ -29,7 +31,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     with open_agent(args.state, read_only=True) as agent:
         for note in agent.notes:
             logger.warning("%s", note)
-        return {"state": str(args.state), "backbone": bundle_name(args.state), **_facts(agent)}
+        facts = _facts(agent)
+        return {
+            "state": str(args.state),
+            "backbone": bundle_name(args.state),
+            "release": _release(args.state),
+            **facts,
+        }
 
 
 def _nothing_taught(args: argparse.Namespace) -> dict[str, Any]:
@@ -40,8 +48,34 @@ def _nothing_taught(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "state": str(args.state),
         "backbone": bundle_name(args.state) if has_backbone else None,
+        "release": _release(args.state),
         "classes": [],
         "samples": 0,
+    }
+
+
+def _release(state: Path) -> dict[str, Any] | None:
+    """Return what came from the host: what runs, what is or was tried, and why it was undone."""
+    from edge_cl.device.installation import probation, records, released
+    from edge_cl.device.installation.states import PROBATION
+    from edge_cl.errors import StoreError
+
+    record, running = records.read(state), released.running(state)
+    if running is None and not record.bundle:
+        return None
+    answers = None
+    if record.state == PROBATION:
+        with contextlib.suppress(StoreError):  # read-only storage
+            answers = probation.Watch(state, record.staged).tally().predictions
+    return {
+        "bundle": running.manifest.bundle if running else 0,
+        "installation": record.state,
+        "tried": record.bundle,
+        "reason": record.reason or None,
+        "failures": record.failures,
+        "answers_on_probation": answers,
+        "retaught": {label: dict(counts) for label, counts in record.retaught.items()},
+        "measured": dict(record.facts),
     }
 
 
@@ -74,8 +108,10 @@ def show(result: dict[str, Any]) -> str:
     head = f"{printable(result['state'])}: {result['samples']} pictures of {len(result['classes'])} classes"
     if not result["samples"]:
         is_ready = result["backbone"] is not None
+        head = "\n".join([head, *_installation(result["release"])])
         return f"{head}\nnext: " + ("`edge-cl learn PHOTOS/`" if is_ready else "`edge-cl backbone add FILE`")
-    lines = [head, f"backbone: {printable(result['backbone'])}", "", *_table(result["classes"]), ""]
+    lines = [head, f"backbone: {printable(result['backbone'])}", *_installation(result["release"])]
+    lines += ["", *_table(result["classes"]), ""]
     held_out, before = result["accuracy_leave_one_out"], result["accuracy_before_learning"]
     lines.append(f"estimated accuracy: {percent(held_out)} held out, {percent(before)} before being told")
     confusions = (
@@ -88,6 +124,36 @@ def show(result: dict[str, Any]) -> str:
     )
     lines += listed("labels to look at, by sample (`edge-cl relabel SAMPLE LABEL`)", suspects)
     return "\n".join([*lines, _sizes(result)])
+
+
+def _installation(found: dict[str, Any] | None) -> list[str]:
+    """Say what runs of the host's, how the last installation went, and what was taught again from what."""
+    if found is None:
+        return []
+    tried, at = found["tried"], found["installation"]
+    runs = f"bundle {found['bundle']} of the host" if found["bundle"] else "nothing of the host yet"
+    if at == "probation":
+        answered = (
+            "" if found["answers_on_probation"] is None else f", {found['answers_on_probation']} answers"
+        )
+        runs += f", on probation{answered}"
+    lines = [f"release: {runs}"]
+    if at == "rollback":
+        lines.append(f"bundle {tried} was undone (failure {found['failures']}): {printable(found['reason'])}")
+    elif at not in ("idle", "commit", "probation"):
+        lines.append(f"bundle {tried} is being installed: {at}")
+    if at in ("probation", "commit"):
+        again = (_retaught(label, counts) for label, counts in found["retaught"].items())
+        lines += listed("taught again for the new backbone", again)
+    return lines
+
+
+def _retaught(label: str, counts: dict[str, int]) -> str:
+    parts = [f"{counts['pictures']} kept pictures"] if counts["pictures"] else []
+    if counts["without"]:
+        stand_in = f"{counts['exemplars']} exemplars" if counts["exemplars"] else "the release's head"
+        parts.append(f"{stand_in} in place of {counts['without']} without a picture")
+    return f"{label}: from {', '.join(parts)}"
 
 
 def _table(classes: list[dict[str, Any]]) -> list[str]:

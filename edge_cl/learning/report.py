@@ -103,6 +103,8 @@ def _advice(
 ) -> str:
     if enough:
         return "enough"
+    if not taught:
+        return "came with the release; show it here to make it better"
     if suspects > max(2, taught // 4):
         return f"look at its {suspects} suspects first"
     if taught < FEW:

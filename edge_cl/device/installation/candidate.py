@@ -105,7 +105,7 @@ def _taken(size: int, taken: str | None, told: Told) -> Named:
     if taken is None:
         return named.nothing(size)
     found = told(taken)
-    if found is None:
+    if found is None or found.statistics.sums.shape[1] != size:
         raise ReleaseError(
             "the release has what this device does not know to have told (was it restored from a backup?):"
             " sync again"
