@@ -129,4 +129,4 @@ def _show(result: dict[str, Any]) -> None:
         typer.echo(f"bundle {result['bundle']} of {result['model']} is listed in canary")
     for reason in result["reasons"]:
         typer.echo(f"rejected: {reason}")
-    typer.echo(f"the run lies in {result['folder']}")
+    typer.echo(f"look at {result['report']}")

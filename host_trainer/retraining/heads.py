@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edge_cl.learning import gate
 from edge_cl.learning import residual as mlp
 from edge_cl.learning.audit import Suspect
-from edge_cl.learning.base import Statistics, empty_statistics, merge
+from edge_cl.learning.base import SHRINKAGES, Statistics, empty_statistics, merge
 from edge_cl.learning.calibration import log_softmax
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.embedding import UNIT, embed
@@ -30,6 +30,7 @@ from host_trainer.retraining.samples import OWN, Samples, statistics_of, with_vi
 from host_trainer.retraining.told import Told
 
 SHRINKAGE_MOVES = 4  # steps to a neighbour; a few runs later any shrinkage has been reached
+MOST_FOR_COARSE = 0.3  # measured on TrashNet and grocery packages: beyond, more shrinkage costs
 LEAST_STEPS, MOST_STEPS = 64, 3000  # of the residual, about one a sample in between
 BLOCK = 64  # held-out answers worked out at once
 
@@ -104,7 +105,7 @@ def made(
         learner.add_class(label)
     shrinkage = learner.base.shrinkage
     if incumbent is not None:
-        shrinkage = incumbent.base.shrinkage
+        shrinkage = incumbent.base.shrinkage  # published a step above: it is found again from there
         learner.training.residual, learner.training.trained = carried(incumbent, known.labels)
         learner.calibration, learner.familiarity = incumbent.calibration, incumbent.familiarity
     learner.base.restore(*lifted(learned_from), shrinkage, 1.0, 0)
@@ -122,8 +123,9 @@ def made(
         )
         for each in learner.suspects()
     )
-    learner.base.restore(*lifted(known.statistics), learner.base.shrinkage, 1.0, 0)
-    learner.base.refresh(learner.base.shrinkage)
+    shrinkage = for_coarse(learner.base.shrinkage)
+    learner.base.restore(*lifted(known.statistics), shrinkage, 1.0, 0)
+    learner.base.refresh(shrinkage)
     return Head(learner, held_back, suspects)
 
 
@@ -150,6 +152,12 @@ def rehearsed(
         else:
             loose = [merge(one, other) for one, other in zip(loose, (found, seen), strict=True)]
     return merge(total, _holding(*loose))
+
+
+def for_coarse(shrinkage: float) -> float:
+    """Return the shrinkage for statistics that were told and are told on in few directions: a step more."""
+    above = [each for each in SHRINKAGES if shrinkage < each <= MOST_FOR_COARSE]
+    return above[0] if above else shrinkage
 
 
 def carried(incumbent: EdgeLearner, labels: Sequence[str]) -> tuple[mlp.Residual, NDArray[np.bool_]]:

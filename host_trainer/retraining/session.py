@@ -8,9 +8,20 @@ from edge_cl.wire.release import CHANNELS, role_of
 from host_trainer.release.repository import max_bundle
 from host_trainer.retraining import deployed
 from host_trainer.retraining.deployed import PUBLICATION, Deployed
-from host_trainer.retraining.job import GATE, INTAKE, Job, Options, World
-from host_trainer.retraining.runs import begun, locked
+from host_trainer.retraining.job import BUNDLE, EXPORT, GATE, HEAD, INTAKE, UPDATE, Job, Options, World
+from host_trainer.retraining.report import Told, render
+from host_trainer.retraining.runs import begun, locked, write_report
 from host_trainer.retraining.stages import STAGES
+
+REPORT = "report.html"
+TOLD = {
+    "intake": INTAKE,
+    "update": UPDATE,
+    "export": EXPORT,
+    "head": HEAD,
+    "bundle": BUNDLE,
+    "gate": GATE,
+}
 
 
 def retrain(options: Options, world: World) -> dict[str, Any]:
@@ -58,7 +69,7 @@ def _ended(job: Job) -> dict[str, Any]:
     release = run.facts(PUBLICATION) if accepted else {}
     aside = {(device, content): reason for device, content, reason in intake["aside"]}
     job.world.contents.close([tuple(each) for each in intake["accepted"]] if accepted else [], aside)
-    result = {
+    result: dict[str, Any] = {
         "run": run.number,
         "model": job.options.model,
         "accepted": accepted,
@@ -68,5 +79,8 @@ def _ended(job: Job) -> dict[str, Any]:
         "quarantined": len(aside),
         "folder": str(run.folder),
     }
+    stages = {field: run.facts(stage) for field, stage in TOLD.items()}
+    page = write_report(run, REPORT, render(Told(run.number, run.order, **stages, result=result)))
+    result["report"] = str(page)
     run.finish(result)
     return result

@@ -137,7 +137,7 @@ def impossible(told: Told) -> str:
     """Say why no samples can have led to what was told; empty when some can.
 
     Every embedding has length one, so the trace of the moment is the weight: who scales features up or down,
-    or counts without samples, is found here, whatever else fits. Of a forgotten class only the spread is left.
+    or counts without samples, is found here, whatever else fits. Of a forgotten class only the spread stays.
     """
     found = told.statistics()
     reason = fault(found)
