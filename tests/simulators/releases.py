@@ -3,11 +3,11 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from simulators.times import START, later
 
 from edge_cl.device.agent import open_agent
 from edge_cl.device.installation.installation import Installation
@@ -30,7 +30,8 @@ VIEWS = 4
 GOLDEN = 4  # pictures
 BOARD = Board(("cpu", "any"), "0.1.0")
 GATES = Gates(0, 20, 4, 990, 0, 0)
-START = datetime(2026, 11, 30, 12, tzinfo=timezone.utc)
+
+__all__ = ["START", "Host", "install", "later", "of_folder", "own_of", "repacked", "written"]
 
 Photos = Mapping[str, Sequence[Path]]
 
@@ -120,11 +121,6 @@ def install(
     installation = Installation(state, BOARD, (told or {}).get)
     installation.consider(made.file, made.manifest, taken, START)
     return installation, installation.advance(START, **more)
-
-
-def later(minutes: float) -> datetime:
-    """Return a time after the releases came."""
-    return START + timedelta(minutes=minutes)
 
 
 def _embedded(backbone: Backbone, photos: Photos) -> Samples:

@@ -145,6 +145,7 @@ class Installation:
             StoreBusyError: another process works in the state folder; later it goes on.
             StoreError: the storage refuses; what runs goes on, and the same call tries again.
         """
+        records.tidy(records.place(self._folder))
         record = self.standing()
         while True:
             following = self._step(record, now, frames)

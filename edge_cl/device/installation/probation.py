@@ -145,6 +145,7 @@ class Watch:
         if not self._place.is_dir():
             return Tally(self._staged)
         with guarded("watching the release"), self._locked():
+            records.tidy(self._place)
             found, dead = self._read(), self._dead()
             if dead:
                 found = found._replace(crashes=found.crashes + len(dead))

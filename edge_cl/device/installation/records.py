@@ -57,6 +57,13 @@ def write(folder: Path, record: Record) -> None:
     write_atomically(place(folder) / NAME, (json.dumps(found, indent=2) + "\n").encode("utf-8"))
 
 
+def tidy(place: Path) -> None:
+    """Remove what an interrupted write left half done; nobody else may be writing there."""
+    with guarded("tidying up after an installation"):
+        for path in place.glob(f"{install.LEFTOVER}*"):
+            path.unlink()
+
+
 def _plain(found: Mapping[str, Any]) -> dict[str, Any]:
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in found.items()}
 
