@@ -197,8 +197,10 @@ class Talk:
                 self.received_bytes += len(piece)
                 if len(body) > most_bytes:
                     raise ProtocolError(f"{self._place.host} answers with more than {most_bytes} bytes")
-        finally:
-            exchange.end()
+        except BaseException:
+            exchange.close()  # the response holds the socket too
+            raise
+        exchange.end()
         headers = {name.lower(): value for name, value in response.headers.items()}
         if headers.get("connection", "").lower() == "close":
             self.close()

@@ -1,5 +1,7 @@
 """The network as it is: a real server on this machine, that answers well, slowly, without end, or never."""
 
+import hashlib
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from tuf.api.exceptions import (
 )
 
 from edge_cl.device.releases.client import enrol, open_releases
-from edge_cl.device.transport import Limits, Transport, checked_url
+from edge_cl.device.transport import Limits, Question, Transport, checked_url
 from edge_cl.errors import ConfigError, ProtocolError, TransportError
 from edge_cl.wire.release import Board, Facts
 
@@ -172,6 +174,63 @@ def test_a_certificate_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "no.pem", tmp_path / "missing.pem"):
         with pytest.raises(ConfigError, match=path.name):
             Transport(path)
+
+
+def fingerprint(certificate: Path) -> bytes:
+    """SHA-256 of the certificate in a PEM file."""
+    return hashlib.sha256(
+        ssl.PEM_cert_to_DER_cert(certificate.read_text().partition("-----BEGIN PRIV")[0])
+    ).digest()
+
+
+def test_with_a_fingerprint_that_very_certificate_is_believed_whatever_it_says(tmp_path: Path) -> None:
+    named = make_certificate(tmp_path / "named.pem", "192.0.2.1")
+    other = make_certificate(tmp_path / "other.pem")
+    with serving({"file": DATA}, named) as server:
+        network = Transport(None, PATIENT, fingerprint(named))
+        assert network.download_bytes(f"{server.url}file", len(DATA)) == DATA
+        with network.talk(server.url) as talk:
+            assert talk.ask(Question("POST", "/file", b"question"), len(DATA)).body == DATA
+        with (
+            Transport(None, PATIENT, fingerprint(other)).talk(server.url) as talk,
+            pytest.raises(TransportError, match="nothing was told"),
+        ):
+            talk.ask(Question("POST", "/file", b"secret"), len(DATA))
+    assert server.posted == [b"question"]
+
+
+# -- talking ---------------------------------------------------------------------------------------------
+
+
+def test_a_question_is_answered_whatever_the_status(server: Loopback) -> None:
+    with Transport(None, PATIENT).talk(server.url) as talk:
+        good = talk.ask(Question("POST", "/file", b"one", {"X-Mine": "1"}), len(DATA))
+        assert (good.status, good.body) == (200, DATA)
+        assert talk.ask(Question("GET", "/nothing"), 10_000).status == 404
+        assert (talk.sent_bytes, server.posted) == (3, [b"one"])
+        assert talk.received_bytes > len(DATA)
+
+
+@pytest.mark.parametrize("manner", ["dribble body", "dribble head", "silent"])
+def test_a_slow_answer_is_left_in_time(server: Loopback, manner: str) -> None:
+    server.manner, begun = manner, time.monotonic()
+    limits = QUICK._replace(answer_s=0.6)
+    with Transport(None, limits).talk(server.url) as talk, pytest.raises(TransportError, match="again later"):
+        talk.ask(Question("POST", "/file", b"one"), len(DATA))
+    assert time.monotonic() - begun < ENOUGH_S
+
+
+def test_an_answer_without_end_is_cut(server: Loopback) -> None:
+    server.manner = "endless"
+    with Transport(None, PATIENT).talk(server.url) as talk, pytest.raises(ProtocolError, match="more than"):
+        talk.ask(Question("POST", "/file", b"one"), 100_000)
+
+
+def test_a_redirect_is_an_answer_like_another(server: Loopback) -> None:
+    server.manner = "redirect"
+    with Transport(None, PATIENT).talk(server.url) as talk:
+        assert talk.ask(Question("POST", "/file", b"one"), 1_000).status == 302
+    assert len(server.asked) == 1
 
 
 # -- the whole way ---------------------------------------------------------------------------------------

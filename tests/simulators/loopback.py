@@ -29,12 +29,14 @@ class Loopback:
             "lie", "redirect".
         cut: bytes of a body after which the connection is closed; None: never.
         asked: (path, header Range or "") of every request.
+        posted: the body of every request that had one.
     """
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files, self.manner, self.url = files, "good", ""
         self.cut: int | None = None
         self.asked: list[tuple[str, str]] = []
+        self.posted: list[bytes] = []
         self.over = threading.Event()
 
 
@@ -102,6 +104,11 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):  # the client may have had enough
             self._answer()
         self.close_connection = True
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.world.posted.append(body)
+        self.do_GET()
 
     def log_message(self, *_: object) -> None:
         return

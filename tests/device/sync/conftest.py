@@ -6,8 +6,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from simulators.home import furnish, teach
 from simulators.hosting import Hosted, hosting
-from simulators.workshop import all_photos, backbone, photos, state, taught
+from simulators.workshop import all_photos, backbone, ok, photos, state, taught
 
 from host_trainer.release.folder import RepositoryFolder
 from host_trainer.release.keyring import Keyring
@@ -36,3 +37,15 @@ def host(fleet: Path) -> Iterator[Hosted]:
     """A host on this machine, without TLS."""
     with hosting(fleet) as hosted:
         yield hosted
+
+
+@pytest.fixture(scope="session")
+def furnished(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A learner that was taught three classes by features, and never heard of a host; copied, not used."""
+    folder = tmp_path_factory.mktemp("home") / "state"
+    model = models_dir / "mlperf_tiny" / "pretrainedResnet_quant.tflite"
+    ok("init", "--state", folder, "--backbone", model, "--buffer-bytes", "100k", "--views", "2", "--no-audit")
+    furnish(folder)
+    for name in ("mug", "fork", "lamp"):
+        teach(folder, name, 6)
+    return folder

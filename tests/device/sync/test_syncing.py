@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from simulators.crooked import Crooked, crooked
-from simulators.home import furnish, own, teach
+from simulators.home import own, teach
 from simulators.hosting import Hosted, hosting
 from simulators.loopback import make_certificate, serving
-from simulators.workshop import ok
 
 from edge_cl.config import Settings, SyncSettings, write_settings
 from edge_cl.device.staged import settings_of
@@ -35,18 +34,6 @@ from host_trainer.server import classes, devices
 QUICK = Limits(connect_s=5, silence_s=5, document_s=5, answer_s=10, slowest_bytes_s=1e9)
 IMPATIENT = Limits(connect_s=2, silence_s=0.2, document_s=1, answer_s=0.4, slowest_bytes_s=1e9)
 POSITIONS = 3  # at which the network is cut in the quick test, in each direction
-
-
-@pytest.fixture(scope="module")
-def furnished(models_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A learner that was taught three classes by features, and never heard of a host; copied, not used."""
-    folder = tmp_path_factory.mktemp("home") / "state"
-    model = models_dir / "mlperf_tiny" / "pretrainedResnet_quant.tflite"
-    ok("init", "--state", folder, "--backbone", model, "--buffer-bytes", "100k", "--views", "2", "--no-audit")
-    furnish(folder)
-    for name in ("mug", "fork", "lamp"):
-        teach(folder, name, 6)
-    return folder
 
 
 @pytest.fixture
