@@ -1,12 +1,15 @@
 """The words beside the program: commands that exist, links that lead somewhere, no page left behind."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +24,7 @@ PAGES = sorted(
     for path in ROOT.glob(pattern)
 )
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+FLEET = "## A fleet"  # the section for which a second machine is needed
 PLACES = re.compile(r"(?<![\w.])/(?:work|tmp|root|home)/|localhost|file://")
 
 
@@ -140,8 +144,11 @@ def newcomer(tmp_path: Path, data_dir: Path) -> Path:
 @pytest.mark.slow
 def test_the_five_minutes_of_the_readme_work_word_for_word(newcomer: Path) -> None:
     environment = {**os.environ, "XDG_STATE_HOME": str(newcomer / "state")}
-    for line in lines_of_commands((ROOT / "README.md").read_text(encoding="utf-8")):
+    alone = (ROOT / "README.md").read_text(encoding="utf-8").partition(f"\n{FLEET}\n")[0]
+    for line in lines_of_commands(alone):
         words = shlex.split(line)[1:]
+        if words[0] == "sync" or "--host" in words:
+            continue  # needs a host: tests/commands/test_sync_command.py has one
         sure = ["--yes"] if words[0] == "forget" else []  # there is no terminal to ask
         done = subprocess.run(
             [sys.executable, "-m", "edge_cl.cli", *words, *sure],
@@ -155,6 +162,59 @@ def test_the_five_minutes_of_the_readme_work_word_for_word(newcomer: Path) -> No
         assert done.stdout, line
         # The doctor may find something to mend on the machine of whoever runs this.
         assert done.returncode in ((0, 1) if words[0] == "doctor" else (0,)), (line, done.stderr)
+
+
+@pytest.mark.slow
+def test_the_fleet_of_the_readme_works_word_for_word(tmp_path: Path) -> None:
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition(f"\n{FLEET}\n")[2]
+    section = section.partition("\n## ")[0]
+    lines = {
+        tuple(line.split()[:2]): line
+        for line in (*lines_of_commands(section, "host-trainer"), *lines_of_commands(section))
+    }
+    assert len(lines) == 5
+    environment = {
+        **os.environ,
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "HOST_TRAINER_URL": "https://127.0.0.1:8443",
+    }
+
+    def started(line: str) -> "subprocess.Popen[str]":
+        program, *words = shlex.split(line)
+        module = {"edge-cl": "edge_cl.cli", "host-trainer": "host_trainer.cli"}[program]
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *words],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    def done(line: str) -> str:
+        process = started(line)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, (line, err)
+        return out
+
+    done(lines["host-trainer", "init"])
+    host = started(lines["host-trainer", "serve"])
+    assert host.stderr is not None
+    if "cannot be listened on" in host.stderr.readline():
+        host.communicate()
+        pytest.skip("port 8443 of this machine is in use: the host of the README cannot be started")
+    printed = done(lines["host-trainer", "enroll"]).strip()
+    assert printed.startswith(lines["edge-cl", "init"].replace("HOST", "127.0.0.1").removesuffix("..."))
+    done(printed)
+    device = started(lines["edge-cl", "sync"])
+    deadline = time.monotonic() + 60
+    while not (said := json.loads(done("host-trainer fleet FLEET --json"))["devices"])[0]["seen_at"]:
+        assert time.monotonic() < deadline
+    assert [each["name"] for each in said] == ["pi-kitchen"]
+    for process in (device, host):
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
 
 
 def test_every_target_of_the_makefile_that_the_readme_names_exists() -> None:

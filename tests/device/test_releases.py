@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulators.forgetful import ForgetfulDisk
 from simulators.publisher import MODEL, START, URL, Mirror, Publisher
@@ -246,6 +246,7 @@ def test_what_was_begun_of_another_release_does_not_stay(device: Device) -> None
     assert [each.name for each in path.parent.iterdir()] == [path.name]
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, len(DATA)), max_size=6))
 def test_however_often_it_is_cut_the_file_comes_whole(cuts: list[int]) -> None:
     offer = Offer("waste/stable/b-1", len(DATA), hashlib.sha256(DATA).hexdigest(), Facts(1))
