@@ -11,6 +11,8 @@ from rich.text import Text
 from host_trainer.commands.fleet_options import Database, Folder, address
 from host_trainer.commands.terminal import AsJson, print_json
 
+WIDE = 200  # characters
+
 if TYPE_CHECKING:
     from host_trainer.server.overview import Rolled, Seen
 
@@ -62,7 +64,9 @@ def _print(devices: "list[Seen]", rollouts: "list[Rolled]", now: int) -> None:
             *(percent(each.accuracy), str(each.suspects), f"{each.model}, {each.channel}", each.level),
         )
         table.add_row(*(Text(cell) for cell in row), style="dim" if is_revoked else "")
-    console = Console(soft_wrap=True)
+    console = Console()
+    if not console.is_terminal:
+        console.width = WIDE  # whoever reads a pipe wants whole lines
     console.print(table)
     for rollout in rollouts:
         typer.echo(_line(rollout))
