@@ -1,5 +1,6 @@
 """`host-trainer retrain`: a fleet's next release, from what its devices sent."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,25 @@ HeldOut = Annotated[
         show_default="those of the release before, or test/ of --data",
     ),
 ]
+Network = Annotated[
+    Path | None,
+    typer.Option(
+        "--network",
+        metavar="DIR",
+        help="With --first: what `train --method` made; its file is what devices run, and it is trained on later.",
+    ),
+]
+HeadOnly = Annotated[bool, typer.Option("--head-only", help="Leave the backbone as it is.")]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        metavar="N",
+        min=1,
+        help="Of a network that is trained on.",
+        show_default="as it was trained",
+    ),
+]
 NoMirror = Annotated[
     bool, typer.Option("--no-mirror", help="With --first: a mirrored picture means something else.")
 ]
@@ -61,9 +81,12 @@ def retrain(
     model: Model,
     first: First = False,
     backbone: Backbone = None,
+    network: Network = None,
     data: Data = None,
     held_out: HeldOut = None,
     no_mirror: NoMirror = False,
+    head_only: HeadOnly = False,
+    epochs: Epochs = None,
     contents: ContentsFolder = None,
     cap: Cap = 0.5,
     database: Database = "",
@@ -82,7 +105,7 @@ def retrain(
     from host_trainer.retraining.job import Options, World
     from host_trainer.retraining.session import retrain as run
 
-    only = {"--backbone": backbone, "--data": data}
+    only = {"--backbone": backbone, "--network": network, "--data": data}
     for name, value in only.items():
         if value is not None and not first:
             raise ConfigError(f"{name} belongs to a first release: give --first too")
@@ -92,14 +115,17 @@ def retrain(
         model=model,
         first=first,
         backbone=backbone,
+        network=network,
         data=data,
         held_out=held_out,
         mirror=not no_mirror,
+        head_only=head_only,
+        epochs=epochs,
         cap=cap,
     )
     where = address(database, objects, endpoint)
     with stopping() as stopped, _heard(fleet, model, contents, where) as heard:
-        result = run(options, World(today(), place, ring, heard, meter, say, stopped))
+        result = run(options, World(today(), place, ring, heard, meter, say, stopped, time.monotonic))
     if as_json:
         print_json(result)
     else:

@@ -35,6 +35,9 @@ class Deployed:
         told: {device: what it told}, all of it in the head.
         taken: {device: newest statistics that the head contains whole}.
         contents: all that was learned from, by hash.
+        pictures: that devices sent: [device, number, class, hash, path] of each.
+        untrained: hashes of the pictures that the network was not trained on yet.
+        adopted: devices whose samples were looked at with a new backbone, and stand for what they will tell.
         registry: version of the label registry that labels and samples follow.
         held_out: folder of the pictures by which releases are judged; "" for none.
         network: folder of the continual training that the backbone comes from; "" for none.
@@ -56,6 +59,9 @@ class Deployed:
     told: dict[str, str] = field(default_factory=dict)
     taken: dict[str, str] = field(default_factory=dict)
     contents: list[str] = field(default_factory=list)
+    pictures: list[list[Any]] = field(default_factory=list)
+    untrained: list[str] = field(default_factory=list)
+    adopted: list[str] = field(default_factory=list)
     registry: int = 0
     held_out: str = ""
     network: str = ""

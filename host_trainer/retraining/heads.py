@@ -64,6 +64,13 @@ class Answered(NamedTuple):
     answers: tuple[str, ...]
 
 
+class Teacher(NamedTuple):
+    """What answered until now, and samples as its own backbone sees them; their keys are device and number."""
+
+    learner: EdgeLearner
+    samples: Samples
+
+
 class Head(NamedTuple):
     """A head that was made.
 
@@ -86,6 +93,7 @@ def made(
     samples: Samples,
     fresh: NDArray[np.bool_],
     incumbent: EdgeLearner | None = None,
+    teacher: Teacher | None = None,
 ) -> Head:
     """Make a head.
 
@@ -96,7 +104,8 @@ def made(
         learned_from: statistics of the same classes that hold every sample (`rehearsed`).
         samples: N, of these classes.
         fresh: (N,) which have come since the incumbent was made.
-        incumbent: what answered until now; None for the first release, or in another space.
+        incumbent: what the residual goes on from; None for the first release, or in another space.
+        teacher: whose answers count beside the labels.
     """
     views = config.learner.views
     budget = (len(samples) + 1) * (views * space.size * np.dtype(space.dtype).itemsize + SLOT_OVERHEAD_BYTES)
@@ -111,8 +120,8 @@ def made(
     learner.base.restore(*lifted(learned_from), shrinkage, 1.0, 0)
     learner.base.refresh(shrinkage)
     _remember(learner, samples, fresh)
-    if incumbent is not None:
-        learner.training.teacher = _taught_by(incumbent, samples, known.labels, config.distilled)
+    if teacher is not None:
+        learner.training.teacher = _taught_by(teacher, samples, known.labels, config.distilled)
     _train(learner, len(samples))
     held_back = _held_back(learner, samples)
     suspects = tuple(
@@ -213,19 +222,25 @@ def _remember(learner: EdgeLearner, samples: Samples, fresh: NDArray[np.bool_]) 
 
 
 def _taught_by(
-    incumbent: EdgeLearner, samples: Samples, labels: Sequence[str], weight: float
+    teacher: Teacher, samples: Samples, labels: Sequence[str], weight: float
 ) -> NDArray[np.float32]:
-    """Return (K, C): what the incumbent answers to each sample of a class it knows, times `weight`."""
-    known = {label_key(label) for label in incumbent.labels}
+    """Return (K, C): what a teacher answers to each sample of a class it knows, times `weight`."""
+    learner, its = teacher
+    known = {label_key(label) for label in learner.labels}
     among = {label_key(label): number for number, label in enumerate(labels)}
-    columns = np.array([among.get(label_key(label), len(labels)) for label in incumbent.labels], np.intp)
+    columns = np.array([among.get(label_key(label), len(labels)) for label in learner.labels], np.intp)
+    seen = {key: row for row, key in enumerate(zip(its.devices, its.numbers.tolist(), strict=True))}
+    keys = zip(samples.devices, samples.numbers.tolist(), strict=True)
+    pairs = [
+        (row, seen[key])
+        for row, (key, label) in enumerate(zip(keys, samples.labels, strict=True))
+        if key in seen and label_key(label) in known
+    ]
     found = np.zeros((len(samples) + 1, len(labels) + 1), np.float32)
-    for at in range(0, len(samples), BLOCK):
-        rows = slice(at, min(at + BLOCK, len(samples)))
-        logits = incumbent.scores_many(samples.features[rows, :1])
-        found[rows][:, columns] = np.exp(log_softmax(logits))
-    is_old = np.array([label_key(label) in known for label in samples.labels], bool)
-    found[: len(samples)][~is_old] = 0.0
+    for at in range(0, len(pairs), BLOCK):
+        rows, places_before = (np.array(each) for each in zip(*pairs[at : at + BLOCK], strict=True))
+        logits = learner.scores_many(its.features[places_before, :1])
+        found[rows[:, None], columns] = np.exp(log_softmax(logits))
     return weight * found[:, :-1]
 
 

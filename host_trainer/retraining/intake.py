@@ -64,6 +64,7 @@ class Sound(NamedTuple):
         accepted: contents that are part of this and were not part of what was known.
         aside: {content: why it is not, and will not be}.
         waiting: {content: why it is not yet}.
+        impossible: {device: why} where no samples can have led to what it told.
         withdrawn: samples that devices had destroyed.
         notes: what was left out of accepted contents, in words.
     """
@@ -76,6 +77,7 @@ class Sound(NamedTuple):
     accepted: tuple[ContentKey, ...]
     aside: Mapping[ContentKey, str]
     waiting: Mapping[ContentKey, str]
+    impossible: Mapping[str, str]
     withdrawn: frozenset[SampleKey]
     notes: tuple[str, ...]
 
@@ -159,6 +161,7 @@ class _Sieve:
         self._accepted: list[ContentKey] = []
         self._aside: dict[ContentKey, str] = {}
         self._waiting: dict[ContentKey, str] = {}
+        self._impossible: dict[str, str] = {}
         self._withdrawn: set[SampleKey] = set()
         self._notes: list[str] = []
 
@@ -203,6 +206,7 @@ class _Sieve:
             tuple(self._accepted),
             self._aside,
             self._waiting,
+            self._impossible,
             frozenset(self._withdrawn),
             tuple(self._notes),
         )
@@ -217,6 +221,7 @@ class _Sieve:
         told = taken_in(self._told.get(message.device), message, content, self._edits)
         reason = impossible(told)
         if reason:
+            self._impossible[message.device] = reason
             raise ProtocolError(reason)
         self._told[message.device] = told
         self._changed[message.device] = None

@@ -81,6 +81,7 @@ class World(NamedTuple):
         contents: what the devices sent.
         open_meter, say: a person who waits.
         stopped: whether to stop now.
+        clock: seconds, for what a training took.
     """
 
     now: datetime
@@ -90,6 +91,7 @@ class World(NamedTuple):
     open_meter: OpenMeter
     say: Say
     stopped: Callable[[], bool] = lambda: False
+    clock: Callable[[], float] = lambda: 0.0
 
 
 class Job(NamedTuple):

@@ -7,7 +7,8 @@ FLEET/runs/<n>/result.json        the last: the run is over
 
 import fcntl
 import json
-from collections.abc import Callable, Iterator, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,6 +127,17 @@ def write_part(path: Path, data: bytes) -> None:
     """Write a file into a folder that is being made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file into a folder that is being made, or that a stage works in."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
+
+
+def copy_folder(source: Path, target: Path, without: Sequence[str] = ()) -> None:
+    """Copy a folder into one that is being made, some entries left out."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(*without))
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:

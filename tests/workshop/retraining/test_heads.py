@@ -12,7 +12,7 @@ from edge_cl.learning.named import Named
 from edge_cl.learning.residual import ResidualConfig
 from edge_cl.wire.codec import content_id
 from host_trainer.retraining import heads
-from host_trainer.retraining.heads import HeadConfig, made, rehearsed
+from host_trainer.retraining.heads import HeadConfig, Teacher, made, rehearsed
 from host_trainer.retraining.merging import merged
 from host_trainer.retraining.samples import Samples, joined, nothing, statistics_of
 from host_trainer.retraining.told import taken_in
@@ -25,7 +25,8 @@ def head_of(samples: Samples, incumbent=None, fresh=None):
     labels = tuple(dict.fromkeys(samples.labels))
     known = Named(labels, statistics_of(samples, labels, 0))
     fresh = np.ones(len(samples), bool) if fresh is None else fresh
-    return made(SPACE, CONFIG, known, known.statistics, samples, fresh, incumbent)
+    teacher = None if incumbent is None else Teacher(incumbent, samples)
+    return made(SPACE, CONFIG, known, known.statistics, samples, fresh, incumbent, teacher)
 
 
 def accuracy(learner, samples: Samples) -> float:

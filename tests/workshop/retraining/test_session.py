@@ -103,7 +103,7 @@ def test_a_device_with_scaled_statistics_is_set_aside(fleet: Fleet, contents: Pa
     exact = statistics_of(seen, (NEW,), fleet.space.zero_point)
     longer = Statistics(exact.counts, 2 * exact.sums, 4 * exact.moment, 0)
     send(contents, device.message(longer, (NEW,), empty_statistics(fleet.space.size, 1)))
-    fleet.retrain(contents)
+    assert set(fleet.retrain(contents)["suspects"]) == {"device-1"}
     assert "longer than" in runs.runs(fleet.folder)[-1].facts("1-intake")["aside"][0][2]
 
 
