@@ -29,8 +29,8 @@ OPEN_TO_HOST = ("learning", "memory.buffer", "wire", "vision", "evaluation", "sa
 PACKAGES = {
     "numpy": ("edge_cl", "host_trainer"),
     "PIL": ("edge_cl.vision", "edge_cl.commands", "edge_cl.device", "host_trainer"),
-    "tomli": ("edge_cl.config",),
-    "tomllib": ("edge_cl.config",),  # of the standard library from Python 3.11
+    "tomli": ("edge_cl.config", "host_trainer.sparcl.configs"),
+    "tomllib": ("edge_cl.config", "host_trainer.sparcl.configs"),  # of the standard library from Python 3.11
     "tuf": (
         "edge_cl.device.releases",
         "edge_cl.device.transport",

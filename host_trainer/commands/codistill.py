@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from host_trainer.commands.terminal import AsJson, meter, print_json, quiet_libraries
-from host_trainer.commands.train import (
+from host_trainer.commands.train_options import (
     Augment,
     BatchSize,
     Cache,

@@ -7,7 +7,7 @@ import typer
 
 from edge_cl.errors import ConfigError
 from host_trainer.commands.terminal import AsJson, meter, print_json, quiet_libraries, say
-from host_trainer.commands.train import (
+from host_trainer.commands.train_options import (
     BatchSize,
     Cache,
     Epochs,

@@ -1,6 +1,7 @@
 """Decodes every picture once, at the size it is trained at, into one file that is mapped, not loaded."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -173,8 +174,11 @@ def _decode(
 
 @contextmanager
 def _whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file that takes the name `path` when the block ends well, and is gone when it does not."""
-    part = path.with_name(PART + path.name)
+    """Yield a file that takes the name `path` when the block ends well, and is gone when it does not.
+
+    Its name until then is this process's own: others may be making the same.
+    """
+    part = path.with_name(f"{PART}{os.getpid()}-{path.name}")
     try:
         with part.open("wb") as file:
             yield file

@@ -1,13 +1,13 @@
 """What a person asks of a continual training, and which plan that makes; refuses what cannot be together."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edge_cl.errors import ConfigError, MismatchError
 from host_trainer.backbones.weights import RANDOM
 from host_trainer.sparcl.methods import method_of
-from host_trainer.sparcl.plan import Plan, make_plan
+from host_trainer.sparcl.plan import Plan, make_plan, plan_facts, plan_of
 from host_trainer.sparcl.schedule import EDGE, Sparsity
 from host_trainer.sparcl.tasks import CLASS
 
@@ -40,6 +40,8 @@ class Options:
     epochs: int | None = None
     batch: int | None = None
     rate: float | None = None
+    alpha: float | None = None
+    beta: float | None = None
     clip: float | None = None
     augment: tuple[str, ...] | None = None
     seed: int | None = None
@@ -67,7 +69,7 @@ def new_plan(options: Options) -> Plan:
         switches: dict[str, Any] = dict.fromkeys(options.without, False)
         rules = Sparsity(options.mode or EDGE, sparsity, **switches)
     buffer = {} if options.buffer is None else {"buffer": options.buffer}
-    return make_plan(method, rules, options.rate, **buffer, **_given(options))
+    return make_plan(method, rules, **_given(options), **buffer)
 
 
 def next_plan(options: Options, before: Plan) -> Plan:
@@ -98,13 +100,12 @@ def next_plan(options: Options, before: Plan) -> Plan:
             raise MismatchError(
                 f"{options.origin} was trained with {name} {then}, not {now}: leave {name} out to go on"
             )
-    rate = before.method.rate if options.rate is None else options.rate
-    return replace(before, method=replace(before.method, rate=rate), **_given(options))
+    return plan_of({**plan_facts(before), **_given(options)})
 
 
 def _given(options: Options) -> dict[str, Any]:
     """Return what of a plan may be chosen freely, as far as it was."""
-    names = ("epochs", "batch", "clip", "augment", "seed")
+    names = ("rate", "alpha", "beta", "epochs", "batch", "clip", "augment", "seed")
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 

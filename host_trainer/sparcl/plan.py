@@ -68,9 +68,22 @@ EDGE_MOMENTUM = 0.9
 
 
 def make_plan(
-    method: str, sparsity: Sparsity | None = None, rate: float | None = None, **options: object
+    method: str,
+    sparsity: Sparsity | None = None,
+    rate: float | None = None,
+    alpha: float | None = None,
+    beta: float | None = None,
+    **options: object,
 ) -> Plan:
     """Return the plan of a method by name; SparCL's modes change it as they are defined.
+
+    Args:
+        method: by name.
+        sparsity: of a SparCL method.
+        rate: of learning; None for the method's own, and so for the weights.
+        alpha: weight of the MSE to kept logits (DER).
+        beta: weight of the cross-entropy of replayed labels (DER++).
+        options: of `Plan`.
 
     Raises:
         ConfigError: an unknown method, or options that do not go together.
@@ -84,7 +97,22 @@ def make_plan(
     if sparsity is not None and sparsity.mode == EDGE:
         chosen = replace(chosen, draws=1, merged=True, share=1.0, labels=1.0, averages=EDGE_AVERAGE)
         options.setdefault("momentum", EDGE_MOMENTUM)
+    chosen = _weighed(chosen, alpha, beta)
     return Plan(chosen, sparsity, **options)  # type: ignore[arg-type]
+
+
+def _weighed(method: Method, alpha: float | None, beta: float | None) -> Method:
+    for name, value, own in (("alpha", alpha, method.logits), ("beta", beta, method.labels)):
+        if value is not None and (value < 0 or (value > 0 and not own)):
+            what = "kept logits" if name == "alpha" else "replayed labels"
+            raise ConfigError(
+                f"--{name} weighs {what}, 0 or more: {method.name} has none, or {value:g} is less"
+            )
+    return replace(
+        method,
+        logits=method.logits if alpha is None else alpha,
+        labels=method.labels if beta is None else beta,
+    )
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
@@ -95,6 +123,8 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
         "augment": list(plan.augment),
         "method": plan.method.name,
         "rate": plan.method.rate,
+        "alpha": plan.method.logits,
+        "beta": plan.method.labels,
         "sparsity": asdict(plan.sparsity) if plan.sparsity else None,
     }
 
@@ -106,6 +136,6 @@ def plan_of(facts: dict[str, Any]) -> Plan:
         ConfigError: a method or setting that this program does not have.
     """
     given = dict(facts)
-    method, rate, rules = (given.pop(name) for name in ("method", "rate", "sparsity"))
+    method, rules = given.pop("method"), given.pop("sparsity")
     sparsity, augment = Sparsity(**rules) if rules else None, tuple(given.pop("augment"))
-    return make_plan(method, sparsity, rate, augment=augment, **given)
+    return make_plan(method, sparsity, augment=augment, **given)

@@ -15,13 +15,15 @@ from queue import Queue
 from threading import Thread
 from typing import Any, NamedTuple
 
-from edge_cl.errors import ConfigError, EdgeError, EngineError
+from edge_cl.errors import ConfigError, EngineError
 from host_trainer.checkpoints import NETWORK
 from host_trainer.distillation.codistillation import peer as peers
 from host_trainer.distillation.codistillation.exchange import FolderStore
 from host_trainer.distillation.codistillation.learner import Peer
 from host_trainer.distillation.codistillation.plan import Plan, to_json
+from host_trainer.training.ray_cluster import ray_cluster
 from host_trainer.training.trainer import RUNNING
+from host_trainer.training.workers import shared_cores
 
 MODULE = "host_trainer.distillation.codistillation.peer"
 POLL_S = 0.5  # between two looks at Ray's actors
@@ -109,23 +111,8 @@ def run_ray(plan: Plan, progress: Progress) -> int:
         ConfigError: a peer refused the plan.
         EngineError: Ray is not installed, or an actor failed for good.
     """
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise EngineError("--engine ray needs Ray: `pip install ray`, or use --engine processes") from error
-    mine = not ray.is_initialized()
-    if mine:
-        _open_ray(ray, plan)
-    try:
+    with ray_cluster(plan.peers, _environment(plan)) as ray:
         _await_actors(ray, _actors(ray, plan), FolderStore(_store_of(plan)), progress)
-    except ray.exceptions.RayError as error:
-        if isinstance(cause := getattr(error, "cause", None), EdgeError):
-            raise cause from error
-        reason = str(error).strip().rpartition("\n")[2]
-        raise EngineError(f"a peer on Ray failed ({reason}): run it again to go on") from error
-    finally:
-        if mine:
-            ray.shutdown()
     return 0
 
 
@@ -134,7 +121,7 @@ def _start(plan: Plan, path: Path, number: int, words: "Queue[Word]") -> subproc
         [sys.executable, "-m", MODULE, str(path), str(number)],
         stdout=subprocess.PIPE,
         text=True,
-        env=_environment(plan),
+        env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, **_environment(plan)},
         start_new_session=True,  # Ctrl-C reaches this process, which then asks each peer once
     )
     Thread(target=_listen, args=(process, number, words), daemon=True).start()
@@ -179,30 +166,9 @@ def _stop(processes: Any) -> None:
 
 
 def _environment(plan: Plan) -> dict[str, str]:
-    """Share the cores among the peers; TensorFlow would give every one of them all."""
-    threads = plan.threads or max(1, len(os.sched_getaffinity(0)) // plan.peers)
-    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-    return {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, **dict.fromkeys(names, str(threads))}
-
-
-def _open_ray(ray: Any, plan: Plan) -> None:
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=False)
-        return
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 lets anything else here starve the peers
-    ray.init(
-        num_cpus=plan.peers,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-        runtime_env={"env_vars": _ray_environment(plan)},
-    )
-
-
-def _ray_environment(plan: Plan) -> dict[str, str]:
-    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_CPP_MIN_LOG_LEVEL")
-    return {name: value for name, value in _environment(plan).items() if name in names}
+    """Share the cores among the peers."""
+    shared = shared_cores(plan.peers)
+    return dict.fromkeys(shared, str(plan.threads)) if plan.threads else shared
 
 
 def _actors(ray: Any, plan: Plan) -> list[Any]:
