@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 from tuf.api.metadata import TargetFile
 
@@ -243,15 +243,3 @@ def open_rollouts(session: Session) -> list[tuple[str, str, int]]:
     """Return (model, channel, number) of the rollouts that may still go on or stop."""
     query = select(RolloutRow).where(RolloutRow.state == RUNNING)
     return [(row.model, row.channel, row.number) for row in session.scalars(query)]
-
-
-def newest_number(session: Session, model: str, channel: str) -> int:
-    """Return the highest bundle number that is offered in a channel; 0: none."""
-    return (
-        session.scalar(
-            select(func.max(BundleRow.number)).where(
-                BundleRow.model == model, BundleRow.channel == channel, ~BundleRow.withdrawn
-            )
-        )
-        or 0
-    )

@@ -94,7 +94,8 @@ class Contents:
     def told(self, device: str) -> list[Held]:
         """Return the statistics of a device whose sum is all that it tells, in their order.
 
-        From the last one that began anew to the newest.
+        From the last one that began anew to the newest; none where one between was set aside, until the
+        device has begun anew.
         """
         with self._database.reading() as session:
             owner = session.get(Device, device)
@@ -106,7 +107,7 @@ class Contents:
                     break
                 found.append(_held(row))
                 name = row.since
-        return found[::-1]
+        return found[::-1] if name is None else []
 
     def read(self, held: Held) -> bytes:
         """Return a content's canonical bytes; StoreDamagedError when they are gone or changed."""
@@ -124,7 +125,11 @@ class Contents:
         self._mark(contents, TAKEN, "")
 
     def quarantine(self, contents: Iterable[Held], reason: str) -> None:
-        """Set contents aside, so that nobody learns from them; they stay for a person to look at."""
+        """Set contents aside, so that nobody learns from them; they stay for a person to look at.
+
+        A device whose statistics are set aside begins anew at its next round: what goes on from them means
+        nothing without them.
+        """
         self._mark(contents, QUARANTINED, reason[:200])
 
     def _mark(self, contents: Iterable[Held], state: str, reason: str) -> None:
@@ -136,6 +141,8 @@ class Contents:
                     .where(*where, ContentRow.state.in_((*USABLE, QUARANTINED)))
                     .values(state=state, reason=reason)
                 )
+                if state == QUARANTINED and each.level == STATISTICS:
+                    session.execute(update(Device).where(Device.name == each.device).values(last=None))
 
 
 def _held(row: ContentRow) -> Held:

@@ -196,6 +196,7 @@ def revoke(session: Session, name: str, discard: bool = False) -> Device:
             .where(ContentRow.device == name, ContentRow.state.in_(USABLE))
             .values(state=QUARANTINED, reason="the device was revoked")
         )
+        device.last = None
     return device
 
 

@@ -305,6 +305,21 @@ def test_statistics_that_continue_nothing_are_set_aside_and_the_device_starts_an
     assert [each.id for each in shared.contents.told(device.name)] == [content_id(anew)]
 
 
+def test_statistics_that_the_workshop_sets_aside_are_told_anew(shared: Hosted, device: Caller) -> None:
+    first = statistics(device.name)
+    second = statistics(device.name, 2, first)
+    device.sync(1, first)
+    device.sync(2, second)
+    shared.contents.quarantine(shared.contents.told(device.name)[:1], "longer than its samples")
+    assert shared.contents.told(device.name) == []
+    welcome = device.said(device.greet(3))
+    assert isinstance(welcome, Welcome)
+    assert welcome.last is None
+    anew = statistics(device.name, 3)
+    device.sync(4, anew)
+    assert [each.id for each in shared.contents.told(device.name)] == [content_id(anew)]
+
+
 def test_samples_that_the_device_takes_back_are_destroyed(alone: Hosted) -> None:
     device = joined(alone)
     kept, gone, pictures = features(device.name), features(device.name, (7,), seed=1), images(device.name)
