@@ -19,6 +19,7 @@ from edge_cl.wire.messages import (
     FEATURES,
     IMAGES,
     LEVELS,
+    STATISTICS,
     Features,
     Images,
     Message,

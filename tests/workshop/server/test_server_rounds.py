@@ -226,7 +226,7 @@ def test_a_content_that_is_not_what_was_announced_is_dropped_and_can_be_sent_aga
 
 @pytest.mark.parametrize(
     "sent",
-    [statistics("pi-2"), features("pi-2")],
+    [statistics("other"), features("other")],
     ids=["statistics", "features"],
 )
 def test_a_content_of_another_device_is_refused(shared: Hosted, device: Caller, sent: Message) -> None:
