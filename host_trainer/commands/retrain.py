@@ -41,7 +41,7 @@ Network = Annotated[
     typer.Option(
         "--network",
         metavar="DIR",
-        help="With --first: what `train --method` made; its file is what devices run, and it is trained on later.",
+        help="With --first: what `train --method` made; devices run its file, and it is trained on later.",
     ),
 ]
 HeadOnly = Annotated[bool, typer.Option("--head-only", help="Leave the backbone as it is.")]

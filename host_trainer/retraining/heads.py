@@ -65,7 +65,7 @@ class Answered(NamedTuple):
 
 
 class Teacher(NamedTuple):
-    """What answered until now, and samples as its own backbone sees them; their keys are device and number."""
+    """What answered until now, and samples as its own backbone sees them, known by device and number."""
 
     learner: EdgeLearner
     samples: Samples

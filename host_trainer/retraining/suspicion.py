@@ -17,7 +17,7 @@ from edge_cl.learning.base import SAMPLE_WEIGHT
 from edge_cl.learning.embedding import UNIT, embed
 from edge_cl.learning.increment import between, places, union
 from edge_cl.learning.named import Named
-from edge_cl.sample import FeatureSpace
+from edge_cl.sample import FeatureSpace, label_key
 from host_trainer.retraining.samples import Samples
 from host_trainer.retraining.told import Told
 
@@ -184,18 +184,26 @@ def _voice(named: Named, labels: Sequence[str], root: Floats) -> _Voice:
     return _Voice(counts, means / np.maximum(counts, 1e-9)[:, None])
 
 
-def _lengths(samples: Samples, space: FeatureSpace) -> dict[str, float]:
-    """Return the median size of a feature value, by device."""
+def _lengths(samples: Samples, space: FeatureSpace) -> dict[str, dict[str, float]]:
+    """Return {class: {device: median size of a feature value}}; classes differ much among themselves."""
     sizes = np.abs(samples.features[:, 0].astype(np.float64) - space.zero_point).mean(axis=1)
-    devices = np.array(samples.devices)
-    return {str(device): float(np.median(sizes[devices == device])) for device in np.unique(devices)}
+    found: dict[str, dict[str, list[float]]] = {}
+    for label, device, size in zip(samples.labels, samples.devices, sizes.tolist(), strict=True):
+        found.setdefault(label_key(label), {}).setdefault(device, []).append(size)
+    return {
+        label: {device: float(np.median(values)) for device, values in by_device.items()}
+        for label, by_device in found.items()
+    }
 
 
-def _stretched(device: str, lengths: Mapping[str, float]) -> str:
-    others = [length for name, length in lengths.items() if name != device]
-    if device not in lengths or not others:
-        return ""
-    ratio = lengths[device] / max(float(np.median(others)), 1e-12)
+def _stretched(device: str, lengths: Mapping[str, Mapping[str, float]]) -> str:
+    """Say that a device's features are longer or shorter than those of others, of the same classes."""
+    ratios = []
+    for by_device in lengths.values():
+        others = [length for name, length in by_device.items() if name != device]
+        if device in by_device and others:
+            ratios.append(by_device[device] / max(float(np.median(others)), 1e-12))
+    ratio = float(np.median(ratios)) if ratios else 1.0
     if 1 / LONGEST <= ratio <= LONGEST:
         return ""
     return f"its features are {ratio:.2f} times as long as those of all others"

@@ -1,7 +1,8 @@
 """Carries out the stages of a run, each from what earlier ones left: the shell around the rules beside it.
 
-intake -> update -> export -> head -> bundle -> gate -> publication. Statistics are made of the features of the
-file that devices run, so a new backbone is exported, and has looked at all pictures, before a head is made.
+intake -> update -> export -> head -> bundle -> gate -> publication. Statistics are made of the features of
+the file that devices run, so a new backbone is exported, and has looked at all pictures, before a head is
+made.
 """
 
 from collections.abc import Callable

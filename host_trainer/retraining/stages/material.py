@@ -1,4 +1,4 @@
-"""Finds what earlier stages and earlier runs left for a stage: samples, labels, the incumbent, the candidate."""
+"""Finds what earlier stages and runs left for a stage: samples, labels, the incumbent, the candidate."""
 
 from pathlib import Path
 

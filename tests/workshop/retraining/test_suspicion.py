@@ -100,6 +100,13 @@ def test_features_that_are_stretched_are_found(factor: float) -> None:
     assert accused(findings) == {"stretched"} and "times as long" in findings["stretched"].reason
 
 
+def test_classes_with_longer_features_than_others_have_are_no_lie() -> None:
+    others = [drawn_samples(LABELS[1:], 15, n, f"honest-{n}", spread=8.0) for n in range(3)]
+    long = drawn_samples(LABELS[:1], 15, 7, "alone", spread=8.0)
+    long = replace(long, features=np.clip(long.features.astype(int) * 4, -128, 127).astype(np.int8))
+    assert not accused(named([], [*others, long], samples=True))
+
+
 def test_who_sends_other_samples_than_it_told_of_is_found() -> None:
     devices = fleet()
     told = [told_by(each) for each in devices]
