@@ -124,7 +124,8 @@ def compress(
             what was told before. Either way the trace is told, up to rounding.
         factor: largest value in a factor, FINEST at most.
     """
-    scatter = _scatter(now) - _scatter(told)
+    scatter = _scatter(now)
+    scatter -= _scatter(told)
     factors = _rounded(_directions(scatter, min(rank, len(scatter))), factor)
     weights = _weights(scatter, factors)
     spread, unit = _spread(np.diag(scatter) - _diagonal(factors, weights), is_flat)
@@ -203,7 +204,11 @@ def between(counts: NDArray, sums: Floats) -> Floats:
     moment = np.zeros((sums.shape[1],) * 2)
     for count, total in zip(counts, sums, strict=True):
         if count > 0:
-            moment += np.rint(np.outer(total, total) / count)
+            part = np.outer(
+                total, total
+            )  # one such matrix at a time: on a board they are what memory is made of
+            part /= count
+            moment += np.rint(part, out=part)
     return moment
 
 

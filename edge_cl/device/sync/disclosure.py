@@ -31,7 +31,6 @@ TOLD, UNCHANGED, WAITS, TOO_FEW, PRIVATE, TAKEN_BACK = (
     "taken back",
 )
 HIDDEN = (TOO_FEW, PRIVATE, TAKEN_BACK)  # the host has nothing of it afterwards
-SCATTER_BYTES = 22 << 10  # for the spread, when there is something new (measured: benchmarks/sync.py)
 ENOUGH_TOLD = 0.05  # share of the spread that may stay untold for good
 
 LevelOf = Callable[[str], str]
@@ -200,18 +199,22 @@ def telling(target: Named, told: Named, verdicts: Sequence[Verdict], minimum: in
     now, before = target.statistics, on(told, target.labels)
     come = sum(abs(each.samples - each.told) for each in verdicts if each.word == TOLD)
     gone = sum(each.told for each in verdicts if each.word == TAKEN_BACK)
-    is_open = any(each.word == TOLD and each.level != STATISTICS for each in verdicts)
+    new = [each for each in verdicts if each.word == TOLD]
+    is_open = any(each.level != STATISTICS for each in new)
+    rank, factor, is_flat = 1, increment.FACTOR, False
     is_first = not (before.counts.any() or before.residue)
     changed = (now.counts != before.counts) | (now.sums != before.sums).any(axis=1)
     if come + gone >= minimum or is_open or (is_first and now.counts.any()):
-        rank, is_flat = increment.affordable_rank(SCATTER_BYTES, now.sums.shape[1]), False
+        classes = sum(not each.told for each in new)
+        all_open = bool(new) and all(each.level != STATISTICS for each in new)
+        rank, factor = increment.fineness(now.sums.shape[1], classes, all_open)
     elif changed.any() or now.residue != before.residue:
         rank, is_flat = 0, True  # too few: of the spread only its trace, which keeps to the counts
     elif any(each.word == WAITS for each in verdicts) or increment.untold(now, before) <= ENOUGH_TOLD:
         return None
     else:
-        rank, is_flat = 1, True
-    more = increment.compress(now, before, rank, is_flat)
+        is_flat = True
+    more = increment.compress(now, before, rank, is_flat, factor)
     after = increment.advance(before, more)
     labels = tuple(label for label, is_new in zip(target.labels, changed, strict=True) if is_new)
     kept = more._replace(counts=more.counts[changed], sums=more.sums[changed])

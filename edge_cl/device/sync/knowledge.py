@@ -57,7 +57,9 @@ def knowledge(agent: Agent, taken: Named | None = None, is_complete: bool = True
         is_complete: that is all; False where the bundle has something that is not known here any more.
     """
     learner = agent.learner
-    own = Named(learner.labels, learner.own_statistics())
+    # Nobody changes a learner that is only read: a (D, D) matrix less where nothing was inherited.
+    found = learner.base.statistics if learner.inherited is None else learner.own_statistics()
+    own = Named(learner.labels, found)
     samples, accuracy = progress(agent)
     return Knowledge(
         agent.space,

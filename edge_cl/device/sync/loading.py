@@ -124,7 +124,8 @@ def _statistics(
     is_new = before is None or before.space != known.space.id
     start = history.nothing(known.space.id, size, who.edition) if is_new or before is None else before
     start = start if outbox is None else history.moved(start, outbox.edits(), who.edition)
-    told = start.named()
+    told, last = start.named(), start.id
+    del before, start  # each a (D, D) matrix: here memory is at its fullest
     verdicts = disclosure.judged(known.own, told, level_of, settings.minimum)
     has_secrets = NEVER in (settings.level, *settings.classes.values())
     target = disclosure.shown(known.own, told, verdicts, known.live, has_secrets)
@@ -141,7 +142,7 @@ def _statistics(
     if found is None or outbox is None and not verdicts:
         return tuple(verdicts), None
     number = 1 if outbox is None else outbox.next_number()
-    since = None if is_new else start.id
+    since = None if is_new else last
     return tuple(verdicts), _spoken(who, number, since, known.space.id, found, withdrawn)
 
 
