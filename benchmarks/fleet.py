@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from edge_cl.evaluation.protocols import Samples as Pictures
 from edge_cl.learning import increment, named
-from edge_cl.learning.base import Statistics, empty_statistics
+from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics, empty_statistics
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.learner import EdgeLearner
 from edge_cl.learning.named import Named
@@ -101,7 +101,9 @@ def taught(space: FeatureSpace, samples: Samples, name: str) -> Taught:
 
 def told(name: str, own: Named, space: FeatureSpace, is_open: bool) -> Told:
     """Return a device's first statistics message."""
-    rank, factor = increment.fineness(space.size, len(own.labels), is_open)
+    rank, factor = increment.fineness(
+        space.size, int(own.statistics.counts.sum()) // SAMPLE_WEIGHT, len(own.labels), is_open
+    )
     nothing_yet = empty_statistics(space.size, len(own.labels))
     grown = increment.compress(own.statistics, nothing_yet, rank, factor=factor)
     sums = grown.sums.astype(narrowest(grown.sums))

@@ -28,7 +28,7 @@ SPREAD = 127  # largest value in the diagonal
 FACTOR_BYTES = 0.5  # of a value, packed
 ROUND_BYTES = 22 << 10  # for the scatter, when there is something new (measured: benchmarks/sync.py)
 CLASS_BYTES, MOST_BYTES = 6 << 10, 96 << 10  # of it for each new class; beyond, more tells nothing more
-OPEN_RANK = 512  # directions where the features themselves are sent, which weigh a hundred times as much
+OPEN_RANK, OPEN_EACH = 512, 4  # directions where features are sent, too: at most, and for each new sample
 SPARE_DIRECTIONS = 8  # Halko, Martinsson and Tropp 2011: p of 5 to 10
 ITERATIONS = 3  # of the subspace; the spectrum falls slowly
 LENGTH_TOLERANCE = 0.02  # an embedding's squared length is UNIT^2 within D / 2 of rounding, or zero
@@ -61,16 +61,17 @@ def affordable_rank(budget_bytes: int, size: int) -> int:
     return max(0, int((budget_bytes - size) / (FACTOR_BYTES * size)))
 
 
-def fineness(size: int, new_classes: int, is_open: bool) -> tuple[int, int]:
+def fineness(size: int, samples: int, new_classes: int, is_open: bool) -> tuple[int, int]:
     """Return in how many directions of D = `size` values, and up to which factor, new samples are told of.
 
     Args:
         size: D.
+        samples: that come or go.
         new_classes: classes of which nothing was told before.
         is_open: the features of all that is told are sent besides.
     """
-    if is_open:
-        return min(size, OPEN_RANK), FINEST
+    if is_open:  # a sample has no more directions than views; with the mean of its class
+        return min(size, OPEN_RANK, OPEN_EACH * samples + new_classes), FINEST
     budget = min(max(ROUND_BYTES, CLASS_BYTES * new_classes), MOST_BYTES)
     return affordable_rank(budget, size), FACTOR
 

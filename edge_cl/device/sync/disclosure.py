@@ -207,7 +207,7 @@ def telling(target: Named, told: Named, verdicts: Sequence[Verdict], minimum: in
     if come + gone >= minimum or is_open or (is_first and now.counts.any()):
         classes = sum(not each.told for each in new)
         all_open = bool(new) and all(each.level != STATISTICS for each in new)
-        rank, factor = increment.fineness(now.sums.shape[1], classes, all_open)
+        rank, factor = increment.fineness(now.sums.shape[1], come + gone, classes, all_open)
     elif changed.any() or now.residue != before.residue:
         rank, is_flat = 0, True  # too few: of the spread only its trace, which keeps to the counts
     elif any(each.word == WAITS for each in verdicts) or increment.untold(now, before) <= ENOUGH_TOLD:
