@@ -36,8 +36,11 @@ def labels_of(learner: EdgeLearner, samples: Sequence[int]) -> list[str]:
     return [learner.labels[number] for number in learner.buffer.slots.number[slots]]
 
 
-def answers(learner: EdgeLearner, samples: Sequence[int]) -> list[str]:
-    """Return what the learner would answer samples in memory, by their first view, had none been taught."""
+def answers(learner: EdgeLearner, samples: Sequence[int], among: Collection[str]) -> list[str]:
+    """Return what the learner would answer samples in memory, by their first view, had none been taught.
+
+    `among` are the classes that it may answer with; all of them are known to it.
+    """
     if not len(samples):
         return []
     slots = _slots(learner, samples)
@@ -46,18 +49,23 @@ def answers(learner: EdgeLearner, samples: Sequence[int]) -> list[str]:
     logits = base.scores(rows[:, 0]) / learner.calibration.temperature
     if learner.gate:
         logits = logits + learner.gate * learner.training.outputs(rows[:, 0])
-    return [learner.labels[number] for number in logits.argmax(axis=1)]
+    return _named(learner, logits, among)
 
 
-def answers_of_base(learner: EdgeLearner, samples: Sequence[int]) -> list[str]:
+def answers_of_base(learner: EdgeLearner, samples: Sequence[int], among: Collection[str]) -> list[str]:
     """Return what the base would answer samples in memory, by their first view, each held out by itself."""
     slots, found = _slots(learner, samples), []
     for start in range(0, len(slots), BLOCK_SAMPLES):
         chosen = slots[start : start + BLOCK_SAMPLES]
         rows = embed(learner.buffer.features[chosen], learner.space.zero_point)
         scores = learner.base.hold_out(rows, learner.buffer.slots.number[chosen]).scores[:, 0]
-        found += [learner.labels[number] for number in scores.argmax(axis=1)]
+        found += _named(learner, scores, among)
     return found
+
+
+def _named(learner: EdgeLearner, scores: NDArray, among: Collection[str]) -> list[str]:
+    numbers = increment.places(tuple(among), learner.labels)
+    return [learner.labels[number] for number in numbers[scores[:, numbers].argmax(axis=1)]]
 
 
 def _slots(learner: EdgeLearner, samples: Collection[int]) -> NDArray[np.intp]:

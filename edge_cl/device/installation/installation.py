@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -254,7 +254,7 @@ class Installation:
             again = (
                 candidate.retaught(agent.learner, made.learner, kept) if space.id != agent.space.id else {}
             )
-            before = agent.report_before_learning()
+            before = _expected(agent.report_before_learning(), record.facts.get("held_back", {}))
             # On record before the pointer moves: whoever finds it moved has to know this.
             record = self._write(record._replace(retaught=again, before=before))
             swapping.swap(self._folder, agent, release.staged, made)
@@ -346,6 +346,15 @@ def _solvable() -> Iterator[None]:
         yield
     except np.linalg.LinAlgError as error:
         raise ReleaseError("its head and what was taught here make no sense together") from error
+
+
+def _expected(before: float, found: Mapping[str, int]) -> float:
+    """Return the share of right answers before learning to expect under a release; -1: unknown.
+
+    With more classes there is more to confuse: it need not be better than the release was in the shadow.
+    """
+    count = found.get("samples", 0)
+    return min(before, found["after_all"] / count) if before >= 0 and count else before
 
 
 def _seconds(now: datetime) -> int:

@@ -86,7 +86,7 @@ def verdict(
             return Verdict(
                 FAILED,
                 f"of {tally.judged} pictures {100 * now_right:.0f} % were right before being told,"
-                f" {100 * record.before:.0f} % before it",
+                f" {100 * record.before:.0f} % were expected",
             )
     is_late = now is not None and now - record.since >= 60 * settings.minutes
     if is_late and tally.predictions >= settings.predictions:

@@ -26,6 +26,7 @@ from edge_cl.vision.backbone import Backbone
 from edge_cl.wire.bundle import Gates, Golden, Space
 
 LUCK = 0.1  # probability of turning down a release for luck alone; the host judges by many more samples
+CROWDED = 0.2  # share of this device's samples that may be taken for classes that are new here
 FEW = 24  # held-back samples below which all are asked, of the bases alone
 RUNS = 15  # of the backbone, for its latency
 SURE = 0.8  # probability from which an answer to a live frame counts
@@ -43,13 +44,25 @@ class Budget(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """What both answered to n held-back samples: right before, right now, and right only before or now."""
+    """What both answered to n samples of this device that neither has seen.
+
+    Attributes:
+        samples: n.
+        before: right, of what runs.
+        after: right, of the release, among the classes that what runs knows.
+        lost, won: right before only, right now only, among these classes.
+        after_all: right, of the release, among all its classes.
+        lost_all, won_all: right before only, right now only, among these.
+    """
 
     samples: int
     before: int
     after: int
     lost: int
     won: int
+    after_all: int
+    lost_all: int
+    won_all: int
 
 
 @contextlib.contextmanager
@@ -151,21 +164,49 @@ def compare(old: EdgeLearner, new: EdgeLearner) -> Compared:
     if len(samples) < FEW:
         samples, ask = sorted(common), unseen.answers_of_base
     truth = [label_key(label) for label in unseen.labels_of(old, samples)]
-    answers = [[label_key(answer) for answer in ask(each, samples)] for each in (old, new)]
-    right = [[one == other for one, other in zip(found, truth, strict=True)] for found in answers]
-    pairs = list(zip(*right, strict=True))
-    lost, won = sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
-    return Compared(len(samples), sum(right[0]), sum(right[1]), lost, won)
+
+    def right(learner: EdgeLearner, among: Sequence[str]) -> list[bool]:
+        return [label_key(a) == t for a, t in zip(ask(learner, samples, among), truth, strict=True)]
+
+    keys = {label_key(label) for label in new.labels}
+    shared = [label for label in old.labels if label_key(label) in keys]
+    before = right(old, old.labels)
+    after, after_all = right(new, shared), right(new, new.labels)
+    return Compared(
+        len(samples),
+        sum(before),
+        sum(after),
+        *_pairs(before, after),
+        sum(after_all),
+        *_pairs(before, after_all),
+    )
+
+
+def _pairs(before: Sequence[bool], after: Sequence[bool]) -> tuple[int, int]:
+    """Return how many were right before only, and now only."""
+    both = list(zip(before, after, strict=True))
+    return sum(was and not now for was, now in both), sum(now and not was for was, now in both)
 
 
 def check_compared(found: Compared, gates: Gates) -> None:
-    """Refuse a release that answers this device's own samples worse; ReleaseError says by how much."""
-    if found.samples and is_fall(found.lost, found.won, found.samples, gates.fall / PER_MILLE, LUCK):
-        before, after = (100 * count / found.samples for count in (found.before, found.after))
-        raise ReleaseError(
-            f"of {found.samples} samples of this device that it has not seen it answers {after:.0f} % right,"
-            f" what runs answers {before:.0f} %"
-        )
+    """Refuse a release that answers this device's own samples worse; ReleaseError says by how much.
+
+    Among the classes that both know it may not be worse. Classes that are new here may be taken for the old
+    ones now and then - who knows more has more to confuse - but not for many.
+    """
+    count, fall = found.samples, gates.fall / PER_MILLE
+    if count and is_fall(found.lost, found.won, count, fall, LUCK):
+        raise ReleaseError(_fell(found, found.after, ""))
+    if count and is_fall(found.lost_all, found.won_all, count, max(fall, CROWDED), LUCK):
+        raise ReleaseError(_fell(found, found.after_all, " among its new classes"))
+
+
+def _fell(found: Compared, after: int, where: str) -> str:
+    before, now = (100 * right / found.samples for right in (found.before, after))
+    return (
+        f"of {found.samples} samples of this device that it has not seen it answers {now:.0f} % right{where},"
+        f" what runs answers {before:.0f} %"
+    )
 
 
 def check_frames(before: Sequence[Prediction], after: Sequence[Prediction]) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Record(NamedTuple):
         failures: of this release.
         reason: why it was rolled back, for a person; "" otherwise.
         since: when it was swapped in, seconds since 1970; 0: it was not.
-        before: right answers before learning, a share, of what ran before it; -1: unknown.
+        before: share of right answers before learning that is expected of it; -1: unknown.
         retaught: {class: what it was taught again from}, of the last swap to another feature space.
         facts: what was measured in the shadow.
     """
