@@ -8,6 +8,7 @@ import typer
 from edge_cl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from host_trainer.release.folder import RepositoryFolder
     from host_trainer.server.fleet import Address, Fleet
 
 Folder = Annotated[
@@ -70,7 +71,12 @@ def seconds(words: str, option: str) -> int:
 
 def model_of(fleet: "Fleet", wanted: str) -> str:
     """Return the model that is wanted, or the only one; ConfigError where that cannot be told."""
-    known = sorted({role.rpartition("-")[0] for role in fleet.place.read().channels})
+    return model_among(fleet.place, wanted)
+
+
+def model_among(place: "RepositoryFolder", wanted: str) -> str:
+    """Return the model of a repository that is wanted, or its only one; errors as `model_of`."""
+    known = sorted({role.rpartition("-")[0] for role in place.read().channels})
     if wanted in known or (not wanted and len(known) == 1):
         return wanted or known[0]
     if wanted:

@@ -1,5 +1,7 @@
 """`host-trainer retrain`: a fleet's next release, from what its devices sent."""
 
+import os
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,13 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edge_cl.errors import ConfigError
-from host_trainer.commands.fleet_options import Database, Endpoint, Folder, Objects, address
-from host_trainer.commands.keys import KeyFolders, Model, PassphraseFile, opened, today
+from host_trainer.commands.fleet_options import (
+    Database,
+    Endpoint,
+    Folder,
+    Objects,
+    address,
+    model_among,
+    model_of,
+)
+from host_trainer.commands.keys import KeyFolders, PassphraseFile, opened, today
 from host_trainer.commands.terminal import AsJson, meter, print_json, quiet_libraries, say, stopping
 
 if TYPE_CHECKING:
     from host_trainer.retraining.contents import Contents
 
+Model = Annotated[
+    str, typer.Option("--model", metavar="NAME", help="The model to retrain.", show_default="the only one")
+]
 First = Annotated[bool, typer.Option("--first", help="Make the model's first release.")]
 Backbone = Annotated[
     Path | None,
@@ -74,11 +87,16 @@ Cap = Annotated[
         help="Largest share of one device where others speak too.",
     ),
 ]
+AsWorker = Annotated[
+    bool, typer.Option("--worker", help="Take retrainings from the server's queue, until Ctrl-C.")
+]
+Once = Annotated[bool, typer.Option("--once", help="With --worker: end when the queue is empty.")]
+Queue = Annotated[bool, typer.Option("--queue", help="Ask the workers for it, and do not wait.")]
 
 
 def retrain(
     fleet: Folder,
-    model: Model,
+    model: Model = "",
     first: First = False,
     backbone: Backbone = None,
     network: Network = None,
@@ -89,6 +107,9 @@ def retrain(
     epochs: Epochs = None,
     contents: ContentsFolder = None,
     cap: Cap = 0.5,
+    worker: AsWorker = False,
+    once: Once = False,
+    queue: Queue = False,
     database: Database = "",
     objects: Objects = "",
     endpoint: Endpoint = "",
@@ -102,17 +123,23 @@ def retrain(
     rejected it.
     """
     quiet_libraries()
+    _check(first, {"--backbone": backbone, "--network": network, "--data": data}, once and not worker)
+    where = {"--database": database, "--objects": objects, "--s3-endpoint": endpoint}
+    if queue:
+        _ask(fleet, model, address(*where.values()), as_json)
+        return
+    if worker:
+        given = {"--held-out": held_out, "--epochs": epochs, "--cap": cap}
+        words = [str(word) for option, value in given.items() if value for word in (option, value)]
+        _be_worker(fleet, where, [*words, *(["--head-only"] if head_only else [])], once, as_json)
+        return
     from host_trainer.retraining.job import Options, World
     from host_trainer.retraining.session import retrain as run
 
-    only = {"--backbone": backbone, "--network": network, "--data": data}
-    for name, value in only.items():
-        if value is not None and not first:
-            raise ConfigError(f"{name} belongs to a first release: give --first too")
     place, ring = opened(fleet, keys, passphrase_file)
     options = Options(
         fleet=fleet,
-        model=model,
+        model=model_among(place, model),
         first=first,
         backbone=backbone,
         network=network,
@@ -123,8 +150,7 @@ def retrain(
         epochs=epochs,
         cap=cap,
     )
-    where = address(database, objects, endpoint)
-    with stopping() as stopped, _heard(fleet, model, contents, where) as heard:
+    with stopping() as stopped, _heard(options, contents, where) as heard:
         result = run(options, World(today(), place, ring, heard, meter, say, stopped, time.monotonic))
     if as_json:
         print_json(result)
@@ -133,8 +159,16 @@ def retrain(
     raise typer.Exit(0 if result["accepted"] else 1)
 
 
+def _check(first: bool, of_first: dict[str, Path | None], once_alone: bool) -> None:
+    for name, value in of_first.items():
+        if value is not None and not first:
+            raise ConfigError(f"{name} belongs to a first release: give --first too")
+    if once_alone:
+        raise ConfigError("--once belongs to a worker: give --worker too")
+
+
 @contextmanager
-def _heard(fleet: Path, model: str, folder: Path | None, where: Any) -> "Iterator[Contents]":
+def _heard(options: Any, folder: Path | None, where: dict[str, str]) -> "Iterator[Contents]":
     """Yield what devices sent: in a folder that was named, else in the database of the fleet."""
     from host_trainer.retraining.contents import FolderContents
 
@@ -144,8 +178,39 @@ def _heard(fleet: Path, model: str, folder: Path | None, where: Any) -> "Iterato
     from host_trainer.retraining.fleet_contents import FleetContents
     from host_trainer.server.fleet import open_fleet
 
+    with open_fleet(options.fleet, address(*where.values())) as opened_fleet:
+        yield FleetContents(opened_fleet, options.model)
+
+
+def _ask(fleet: Path, model: str, where: Any, as_json: bool) -> None:
+    """Put a retraining into the queue, unless one waits there already."""
+    from host_trainer.server.fleet import open_fleet
+    from host_trainer.server.jobs import RETRAIN, Jobs
+
     with open_fleet(fleet, where) as opened_fleet:
-        yield FleetContents(opened_fleet, model)
+        subject = model_of(opened_fleet, model)
+        job = Jobs(opened_fleet.database).put(RETRAIN, subject, {"why": "asked for"}, int(time.time()))
+    if as_json:
+        print_json({"job": job, "model": subject})
+    else:
+        typer.echo(f"job {job} is queued: `host-trainer retrain {fleet} --worker` takes it up")
+
+
+def _be_worker(fleet: Path, where: dict[str, str], options: list[str], once: bool, as_json: bool) -> None:
+    """Take retrainings from the queue, each in a process of its own."""
+    from host_trainer.retraining.worker import Around, command_of, work
+    from host_trainer.server.fleet import open_fleet
+    from host_trainer.server.jobs import Jobs
+
+    name = f"{platform.node()}-{os.getpid()}"
+    with stopping() as stopped, open_fleet(fleet, address(*where.values())) as opened_fleet:
+        around = Around(time.time, time.sleep, say, stopped)
+        jobs = Jobs(opened_fleet.database)
+        done = work(jobs, name, command_of(str(fleet), where, options), around, once)
+    if as_json:
+        print_json({"worker": name, "done": done})
+    else:
+        typer.echo(f"{done} retrainings done")
 
 
 def _show(result: dict[str, Any]) -> None:

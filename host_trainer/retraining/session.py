@@ -1,5 +1,6 @@
 """Runs one retraining from what was asked to a signed release, or to the reasons why there is none."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,7 @@ def retrain(options: Options, world: World) -> dict[str, Any]:
     """
     with locked(options.fleet):
         incumbent = _incumbent(options, world)
+        options = _as_before(options, incumbent)
         run, is_new = begun(options.fleet, options.order(incumbent.bundle if incumbent else 0))
         world.say(f"run {run.number}" + ("" if is_new else " goes on"))
         job = Job(run, options, incumbent, world)
@@ -60,6 +62,14 @@ def _incumbent(options: Options, world: World) -> Deployed | None:
     if not number:
         raise ConfigError(f"{model} has no release yet: make one with --first")
     return deployed.find(options.fleet, model, number)
+
+
+def _as_before(options: Options, incumbent: Deployed | None) -> Options:
+    """Return the options with as many views of a picture as the model's releases have."""
+    if incumbent is None:
+        return options
+    learner = replace(options.head.learner, views=incumbent.views)
+    return replace(options, head=replace(options.head, learner=learner))
 
 
 def _ended(job: Job) -> dict[str, Any]:
