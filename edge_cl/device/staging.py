@@ -148,6 +148,10 @@ def _locked(folder: Path, space_id: str) -> Iterator[None]:
         yield
         return
     with open_store(folder, None) as store:
+        if install.read_current(folder).fallback is not None:
+            raise MismatchError(
+                f"{folder} tries a release of its host: wait until that is kept or undone (`edge-cl status`)"
+            )
         if store.space.id != space_id:
             raise MismatchError(
                 f"{folder} was taught with another backbone, and features of two never mix:"

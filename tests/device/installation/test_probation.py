@@ -33,6 +33,7 @@ RECORD = Record("probation", 1, since=1_000, before=0.9)
         (Tally("x", predictions=10), 1_299, "", ""),
         (Tally("x", predictions=10), 1_300, PASSED, ""),
         (Tally("x", predictions=9), 9_999, "", ""),
+        (Tally("x", predictions=4, judged=6, right=6), 9_999, PASSED, ""),
         (Tally("x", predictions=10), None, "", ""),
         (Tally("x", predictions=10, crashes=1), 9_999, PASSED, ""),
         (Tally("x", predictions=10, crashes=2), 9_999, FAILED, "died or failed 2 times"),

@@ -2,7 +2,7 @@
 
 import pytest
 from simulators.releases import install, own_of
-from simulators.workshop import call, ok
+from simulators.workshop import call, ok, refused
 from test_installation import TOLD
 from test_new_backbone import SIGNS, better, released
 
@@ -33,6 +33,10 @@ def test_a_release_on_probation_is_named_with_its_answers(tried, device, photos)
     assert found["reason"] is None
     assert found["measured"]["held_back"]["samples"] == 18
     assert "release: bundle 1 of the host, on probation, 2 answers" in words(device)
+
+
+def test_another_backbone_has_to_wait_until_the_probation_is_over(tried, device, backbone):
+    assert "wait until that is kept or undone" in refused("backbone", "add", backbone, "--state", device)
 
 
 def test_a_release_that_was_undone_is_named_with_its_reason(tried, device):
