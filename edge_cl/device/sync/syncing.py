@@ -184,6 +184,7 @@ class Meeting:
 
     def run(self, network: Transport | None = None, installation: Installation | None = None) -> Synced:
         """Tell, fetch, report, follow, install; errors as `sync`. Without a network no bundle is fetched."""
+        self._settled(installation)
         running = InUse() if installation is None else installation.running()
         with self._knowledge() as known:
             space = NO_SPACE if known is None else known.space.id
@@ -228,6 +229,12 @@ class Meeting:
                     " statistics are told: enrol it under another name"
                 )
             yield known
+
+    def _settled(self, installation: Installation | None) -> None:
+        """End what can be ended, as a probation that was passed: a newer bundle is not taken up before."""
+        if installation is not None:
+            with contextlib.suppress(StoreBusyError):
+                installation.advance(self._time())
 
     def _installed(self, session: Session, installation: Installation | None) -> str:
         """Go on with an installation, and tell the host where it stands now; "" where there is none."""
