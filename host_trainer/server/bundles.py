@@ -99,7 +99,7 @@ def _row(path: str, target: TargetFile, file: Path, now: int) -> BundleRow:
         hardware=list(facts.hardware),
         runtime_from=facts.runtime_from,
         runtime_below=facts.runtime_below,
-        parent=manifest.parent,
+        parent=manifest.parent if any(not part.carried for part in manifest.parts) else 0,
         run=manifest.run,
         labels=list(manifest.labels),
         space=manifest.space.id,
@@ -175,7 +175,7 @@ def offered(session: Session, device: Device, round_number: int) -> Offer:
 
 def _listed(row: BundleRow) -> Listed:
     facts = Facts(row.number, tuple(row.hardware), row.runtime_from, row.runtime_below)
-    return Listed(row.path, row.size, row.file, facts, row.manifest)
+    return Listed(row.path, row.size, row.file, facts, row.manifest, row.parent)
 
 
 def note_trial(session: Session, device: Device, status: Status, now: int) -> None:

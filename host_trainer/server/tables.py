@@ -268,7 +268,7 @@ class BundleRow(Base):
         number: of the bundle; rows for several kinds of hardware may share it.
         manifest, file, size: hashes of its manifest and of its file, and the file's bytes.
         hardware, runtime_from, runtime_below: what can run it.
-        parent, run: the bundle it was trained from, and the training that made it.
+        parent, run: the bundle whose parts it leaves out (0: none), and the training that made it.
         labels: in the head's order.
         space: of its features.
         published_at: when the host first saw it listed.

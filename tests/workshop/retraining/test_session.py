@@ -68,6 +68,18 @@ def test_what_was_learned_from_is_not_taken_again_and_what_came_later_is(
     assert samples == {OLD[0]: 14, OLD[1]: 14, NEW: 15}
 
 
+def test_after_a_bundle_in_two_forms_comes_one_that_is_whole_for_everybody(
+    fleet: Fleet, contents: Path
+) -> None:
+    device = fleet.device("device-1")
+    for count in (8, 10, 12):
+        send(contents, device.tell(fleet.samples("device-1", [NEW], count, 20)))
+        assert fleet.retrain(contents)["accepted"]
+    names = [path.name.partition(".")[2] for path in (fleet.folder / "repository").rglob("*.bundle")]
+    assert {name for name in names if "-from-" in name} == {"waste-2-from-1.bundle", "waste-4-from-3.bundle"}
+    assert newest(fleet).keyframe == 3
+
+
 def test_a_candidate_that_forgets_is_rejected_and_nothing_is_published(
     fleet: Fleet, contents: Path, tmp_path: Path
 ) -> None:

@@ -88,6 +88,14 @@ class TestOffer:
     def test_of_one_number_the_one_for_the_better_hardware(self) -> None:
         assert chosen([listed(7), listed(7, "edgetpu")], {}, ASKER) == listed(7, "edgetpu")
 
+    def test_who_runs_the_parent_gets_what_the_parent_lacks_and_all_others_the_whole(self) -> None:
+        whole, lean = listed(7), listed(7)._replace(path="waste/canary/7-from-4", parent=4)
+        assert chosen([whole, lean], {}, ASKER) == lean
+        assert chosen([lean, whole], {}, ASKER) == lean
+        assert chosen([whole, lean], {}, ASKER._replace(bundle=3)) == whole
+        assert chosen([whole, lean], {}, ASKER._replace(bundle=0)) == whole
+        assert chosen([lean], {}, ASKER._replace(bundle=3)) is None
+
     def test_one_that_is_not_rolled_out_to_the_device_leaves_the_one_before(self) -> None:
         at = place("pi-1", "waste", 7)
         found = [listed(6), listed(7)]
