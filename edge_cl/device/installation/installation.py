@@ -13,7 +13,7 @@ from PIL import Image
 
 from edge_cl.config import Settings
 from edge_cl.device import install
-from edge_cl.device.agent import Agent, open_agent
+from edge_cl.device.agent import Agent, has_log, open_agent
 from edge_cl.device.installation import (
     candidate,
     probation,
@@ -179,8 +179,8 @@ class Installation:
             with _solvable():
                 following = action(begun)
             return self._write(following)
-        except StoreError:
-            with contextlib.suppress(StoreError):  # the storage's fault is not the release's
+        except (StoreError, KeyboardInterrupt):
+            with contextlib.suppress(StoreError):  # neither the storage nor a person is the release's fault
                 records.write(self._folder, record)
             raise
         except EdgeError as error:
@@ -245,7 +245,7 @@ class Installation:
             return advance(record, SWAPPED, old=current.fallback.bundle or "", since=_seconds(now))
         settings, release = settings_of(self._folder), self._release(record)
         space = FeatureSpace(*record.facts["space"])
-        with contextlib.closing(self._agent_itself()) as agent:
+        with contextlib.closing(self._agent()) as agent:
             if space.id != agent.space.id:
                 with shadow.opened(self._folder, settings, release.staged) as backbone:
                     self._see_again(agent, backbone, release, settings)
@@ -289,22 +289,18 @@ class Installation:
     # -- inside ------------------------------------------------------------------------------------------
 
     def _release(self, record: Record) -> Release:
-        install.check_bundle(self._folder, record.staged)
-        release = released.read_release(self._folder, record.staged)
+        """Return what was staged; where that is not whole any more it has failed, and is fetched again."""
+        try:
+            install.check_bundle(self._folder, record.staged)
+            release = released.read_release(self._folder, record.staged)
+        except StoreDamagedError as error:
+            raise ReleaseError("its files here are damaged: it is fetched again") from error
         if release is None:
-            raise StoreDamagedError(f"bundle {record.bundle} is not where it was staged: sync again")
+            raise ReleaseError("its files here are gone: it is fetched again")
         return release
 
-    @contextlib.contextmanager
-    def _agent(self) -> Iterator[Agent]:
-        """Open what runs, for itself; what it has to write by itself is written."""
-        with self._agent_itself() as agent:
-            yield agent
-
-    def _agent_itself(self) -> Agent:
-        # Where nothing was taught yet the database has to be made, in the space of what runs.
-        from edge_cl.device.agent import has_log
-
+    def _agent(self) -> Agent:
+        """Open what runs; where nothing was taught yet, its backbone says of which space the database is."""
         return open_agent(self._folder, with_backbone=not has_log(self._folder))
 
     def _see_again(self, agent: Agent, backbone: Backbone, release: Release, settings: Settings) -> None:

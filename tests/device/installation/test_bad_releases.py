@@ -209,14 +209,46 @@ def test_the_program_that_dies_while_it_tries_a_release_gives_up_in_the_end(devi
     for _ in range(3):
         with monkeypatch.context() as patch:
             patch.setattr(installation, "_stored", died)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(DiedError):
                 installation.advance(START)
     record = installation.advance(START)
     assert (record.state, record.reason) == ("rollback", "the program died 3 times at it (staged)")
 
 
+class DiedError(BaseException):
+    """Stands for a process that is no more."""
+
+
 def died(_record):
+    raise DiedError
+
+
+def test_a_person_who_stops_it_is_no_failure_of_the_release(device, good, monkeypatch):
+    installation = Installation(device, BOARD, {TOLD: own_of(device)}.get)
+    installation.consider(good.file, good.manifest, TOLD, START)
+    for _ in range(4):
+        with monkeypatch.context() as patch:
+            patch.setattr(installation, "_tried", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                installation.advance(START)
+    assert installation.advance(START).state == "probation"
+
+
+def stopped(_record, _frames):
     raise KeyboardInterrupt
+
+
+def test_a_release_that_is_damaged_here_is_fetched_again(device, good):
+    installation = Installation(device, BOARD, {TOLD: own_of(device)}.get)
+    installation.consider(good.file, good.manifest, TOLD, START)
+    record = installation.standing()
+    while record.state != "swap":
+        record = installation._step(record, START)
+    (device / BUNDLES / record.staged / HEAD).write_bytes(b"damaged")
+    record = installation.advance(START)
+    assert (record.state, record.reason) == ("rollback", "its files here are damaged: it is fetched again")
+    _, record = install(device, good, TOLD, {TOLD: own_of(device)})
+    assert record.state == "probation"
 
 
 def test_a_release_that_failed_three_times_is_left_alone(device, stranger, tmp_path):
