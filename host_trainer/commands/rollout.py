@@ -1,6 +1,7 @@
 """`host-trainer rollout` and `rollback`: who of the fleet is offered a bundle, and that nobody is now."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -8,9 +9,12 @@ import typer
 from edge_cl.errors import ConfigError
 from edge_cl.wire.release import CHANNELS
 from host_trainer.commands.fleet_options import Database, Folder, address, model_of
-from host_trainer.commands.terminal import AsJson, print_json, say
+from host_trainer.commands.keys import KeyFolders, PassphraseFile, opened, today
+from host_trainer.commands.terminal import AsJson, meter, print_json, say
 
 if TYPE_CHECKING:
+    from host_trainer.retraining.republication import Again
+    from host_trainer.server.fleet import Fleet
     from host_trainer.server.rules.rollout import Rollout
 
 Number = Annotated[
@@ -51,6 +55,7 @@ Error = Annotated[
 Why = Annotated[
     str, typer.Option("--why", metavar="WORDS", help="For those who ask later.", show_default=False)
 ]
+Alone = Annotated[bool, typer.Option("--alone", help="Publish nothing in its place.")]
 SUCCESS, ERROR = 90.0, 20.0
 
 
@@ -92,13 +97,15 @@ def rollback(
     folder: Folder,
     model: Model = "",
     why: Why = "",
+    alone: Alone = False,
     database: Database = "",
+    keys: KeyFolders = None,
+    passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Offer a bundle to nobody any more, in no channel.
+    """Offer a bundle to nobody any more, in no channel, and the one before it again under a higher number.
 
-    A device that runs it keeps it until a newer one comes, for it takes nothing older: publish what it shall
-    run instead.
+    A device that runs it keeps it until a newer one comes, for it takes nothing older.
     """
     from host_trainer.server import bundles
     from host_trainer.server.fleet import open_fleet
@@ -110,13 +117,32 @@ def rollback(
             bundles.adopt(session, fleet.place, now)
             session.flush()
             listings = bundles.withdraw(session, model, bundle, why)
-    if not listings:
-        raise ConfigError(f"bundle {bundle} of {model} is offered nowhere: `host-trainer fleet` lists them")
+        if not listings:
+            raise ConfigError(
+                f"bundle {bundle} of {model} is offered nowhere: `host-trainer fleet` lists them"
+            )
+        again = None if alone else _published_again(fleet, model, bundle, keys, passphrase_file)
     if as_json:
-        print_json({"bundle": bundle, "model": model, "listings": listings})
+        number = again.now if again else 0
+        print_json({"bundle": bundle, "model": model, "listings": listings, "again": number})
         return
     typer.echo(f"bundle {bundle} of {model} is offered to nobody any more")
-    say("Devices that run it keep it until a newer bundle comes.")
+    if again is not None:
+        typer.echo(f"bundle {again.was} is offered again, as {again.now}")
+    else:
+        say("Devices that run it keep it until a newer bundle comes.")
+
+
+def _published_again(
+    fleet: "Fleet", model: str, bundle: int, keys: list[Path] | None, passphrase_file: Path | None
+) -> "Again | None":
+    from host_trainer.retraining.fleet_contents import FleetContents
+    from host_trainer.retraining.job import World
+    from host_trainer.retraining.republication import publish_again
+
+    place, ring = opened(fleet.folder, keys, passphrase_file)
+    around = World(today(), place, ring, FleetContents(fleet, model), meter, say)
+    return publish_again(fleet.folder, model, bundle, around)
 
 
 def rollout_of(share: str, success: float, error: float) -> "Rollout":
