@@ -3,6 +3,8 @@
 FLEET/runs/<n>/order.json         what was asked; a run that was killed goes on with the same
 FLEET/runs/<n>/<k>-<stage>/       what a stage found: facts.json beside its files
 FLEET/runs/<n>/result.json        the last: the run is over
+
+Nothing of a stage is written twice, with one exception: what a device takes back is destroyed everywhere.
 """
 
 import fcntl
@@ -138,6 +140,16 @@ def copy_file(source: Path, target: Path) -> None:
 def copy_folder(source: Path, target: Path, without: Sequence[str] = ()) -> None:
     """Copy a folder into one that is being made, some entries left out."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(*without))
+
+
+def rewrite_tensors(path: Path, arrays: Arrays) -> None:
+    """Write arrays in the place of a stage's file: only where samples in it are to be destroyed."""
+    write_file(path, pack({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+
+
+def remove_file(path: Path) -> None:
+    """Destroy a file; where there is none, nothing happens."""
+    path.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:

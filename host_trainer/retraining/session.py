@@ -9,6 +9,7 @@ from edge_cl.wire.release import CHANNELS, role_of
 from host_trainer.release.repository import max_bundle
 from host_trainer.retraining import deployed
 from host_trainer.retraining.deployed import PUBLICATION, Deployed
+from host_trainer.retraining.destruction import destroy
 from host_trainer.retraining.job import BUNDLE, EXPORT, GATE, HEAD, INTAKE, UPDATE, Job, Options, World
 from host_trainer.retraining.report import Told, render
 from host_trainer.retraining.runs import begun, locked, write_report
@@ -43,6 +44,8 @@ def retrain(options: Options, world: World) -> dict[str, Any]:
             if stage == PUBLICATION and not run.facts(GATE)["accepted"]:
                 break
             run.carry_out(stage, partial(work, job))
+            if stage == INTAKE:
+                destroy(options.fleet, map(tuple, run.facts(INTAKE)["withdrawn"]))
         return _ended(job)
 
 

@@ -1,5 +1,6 @@
 """A fleet in the workshop: its folder, pictures that are drawn, devices that see them and tell of them."""
 
+import io
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from edge_cl.vision.backbone import open_backbone
 from edge_cl.vision.preprocess import views
 from edge_cl.wire.codec import canonical, content_id
 from edge_cl.wire.labels import Edits
-from edge_cl.wire.messages import Message
+from edge_cl.wire.messages import Images, Message
 from host_trainer.release.folder import RepositoryFolder
 from host_trainer.release.keyring import Keyring
 from host_trainer.retraining.contents import FolderContents, Silence
@@ -108,3 +109,17 @@ def send(folder: Path, *messages: Message) -> None:
     for message in messages:
         name = f"{len(list(folder.iterdir())):04d}-{content_id(message)[:8]}.content"
         (folder / name).write_bytes(canonical(message))
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """Return a picture as a device keeps it."""
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=95)
+    return out.getvalue()
+
+
+def pictures_of(device: str, label: str, files: Sequence[bytes]) -> Images:
+    """Return JPEG files of one class, samples 1 and up, as the message that carries them."""
+    sizes, numbers = np.array([len(each) for each in files], np.int32), np.zeros(len(files), np.int32)
+    samples = np.arange(1, len(files) + 1)
+    return Images(device, 0, (label,), samples, numbers, sizes, np.frombuffer(b"".join(files), np.uint8))

@@ -184,7 +184,8 @@ def _kept_pictures(
     release = job.incumbent
     found: list[list[object]] = []
     for device, number, label, digest, path in release.pictures if release else ():
-        if device not in suspects and (device, number) not in sound.withdrawn:
+        is_there = (job.fleet / path).is_file()  # a run that was rejected may have destroyed it
+        if is_there and device not in suspects and (device, number) not in sound.withdrawn:
             now = followed(label, edits, release.registry if release else 0, device, number)
             found.append([device, number, now, digest, path])
     for each in sound.pictures:

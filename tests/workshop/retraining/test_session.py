@@ -1,19 +1,22 @@
 """A retraining from what devices sent to a signed bundle: what is learned, refused, and survived."""
 
+import hashlib
 import os
 import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from simulators.foundry import KINDS, NEW, NOW, OLD, VIEWS, Fleet, send
+from simulators.foundry import KINDS, NEW, NOW, OLD, VIEWS, Fleet, draw, jpeg, pictures_of, send
 
 from edge_cl.errors import ConfigError, StoreBusyError
 from edge_cl.learning.base import Statistics, empty_statistics
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.wire import bundle
 from edge_cl.wire.labels import extended
+from edge_cl.wire.messages import Statistics as Told
 from host_trainer.release.publisher import add_model
 from host_trainer.retraining import deployed, heads, runs
 from host_trainer.retraining.samples import statistics_of
@@ -127,6 +130,27 @@ def test_classes_that_the_registry_joined_are_one_in_the_bundle(fleet: Fleet, co
     release = newest(fleet)
     assert deployed.manifest_of(fleet.folder, release).labels == ("shape", NEW)
     assert deployed.manifest_of(fleet.folder, release).registry == release.registry == 1
+
+
+def test_what_a_device_takes_back_is_destroyed_in_every_run(fleet: Fleet, contents: Path) -> None:
+    device, seen = fleet.device("device-1"), fleet.samples("device-1", [NEW], 14, 20)
+    files = [jpeg(draw(NEW, number)) for number in range(20, 34)]
+    send(contents, device.tell(seen), device.features(seen), pictures_of("device-1", NEW, files))
+    fleet.retrain(contents)
+    kept = fleet.folder / "runs" / "2" / "1-intake" / "pictures"
+    assert len(list(kept.iterdir())) == 14
+    row = np.ascontiguousarray(seen.features[4]).tobytes()
+    assert any(row in path.read_bytes() for path in (fleet.folder / "runs").rglob("*.safetensors"))
+    fewer = device.tell(seen.at(seen.numbers != 5))
+    send(contents, Told(**{**vars(fewer), "withdrawn": np.array([5])}))
+    fleet.retrain(contents)
+    assert (
+        len(list(kept.iterdir())) == 13
+        and not (kept / f"{hashlib.sha256(files[4]).hexdigest()}.jpg").exists()
+    )
+    for path in (fleet.folder / "runs").rglob("1-intake/*.safetensors"):
+        assert row not in path.read_bytes(), path
+    assert len(newest(fleet).pictures) == 13
 
 
 def test_there_is_a_first_release_before_any_other(fleet: Fleet, contents: Path, tmp_path: Path) -> None:
