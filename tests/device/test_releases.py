@@ -90,6 +90,18 @@ def test_a_promoted_release_arrives_in_the_next_channel(device: Device) -> None:
     assert device.fetch("beta").read_bytes() == b"second"
 
 
+def test_of_two_files_of_one_bundle_the_one_that_the_host_offers_is_taken(device: Device) -> None:
+    publisher = device.mirror.publisher
+    publisher.publish("b-2", b"whole and long", Facts(2))
+    publisher.publish("b-2-from-1", b"lean", Facts(2))
+    with device.open() as releases:
+        for data in (b"lean", b"whole and long"):
+            answer = releases.ask(MODEL, "stable", BOARD, publisher.now, 2, len(data))
+            assert answer.offer is not None
+            assert releases.fetch(answer.offer).read_bytes() == data
+        assert releases.ask(MODEL, "stable", BOARD, publisher.now, 1, len(DATA)).offer is not None
+
+
 def test_a_key_that_is_rotated_in_peace_is_followed(device: Device) -> None:
     publisher = device.mirror.publisher
     device.fetch()

@@ -35,7 +35,7 @@ from edge_cl.wire.release import MAX_BUNDLE, Board, Offer, newest, role_of
 FOLDER = "tuf"
 TRUSTED_ROOT = "trusted-root.json"
 DOCUMENTS, DOWNLOADS = "metadata", "downloads"
-LATER = "is not offered to this device yet"
+LATER = "is not what the host offers this device now"
 
 
 class Answer(NamedTuple):
@@ -118,10 +118,17 @@ class Releases:
         self._place, self._url, self._root, self._fetcher = place, url, root, fetcher
         self._marks, self._max_bytes = marks, max_bytes
 
-    def ask(self, model: str, channel: str, board: Board, now: datetime, most: int = MAX_BUNDLE) -> Answer:
+    def ask(
+        self, model: str, channel: str, board: Board, now: datetime, most: int = MAX_BUNDLE, size: int = 0
+    ) -> Answer:
         """Bring the documents up to date, and choose the newest release of a channel that suits a board.
 
-        `most` is the highest bundle that the host offers this device: a later one is for others first.
+        Args:
+            model, channel, board: what is asked for.
+            now: the time.
+            most: the highest bundle that the host offers this device: a later one is for others first.
+            size: bytes of the file of that bundle that the host offers; 0: any. A bundle may come whole, and
+                without what its parent has.
 
         Raises:
             TransportError: no answer, or too slow; later it may help.
@@ -132,8 +139,9 @@ class Releases:
         role = role_of(model, channel)
         listing = self._refreshed(role, now).listing(role)
         bundle = self._marks.read()[role].bundle
-        choice = newest((each for each in listing.offers if each.facts.bundle <= most), board, bundle)
-        later = tuple((each.path, LATER) for each in listing.offers if each.facts.bundle > most)
+        passed = [each for each in listing.offers if _is_offered(each, most, size)]
+        choice = newest(passed, board, bundle)
+        later = tuple((each.path, LATER) for each in listing.offers if each not in passed)
         warning = clock.warning(now, self._floor())
         return Answer(choice.offer, (*choice.left, *later, *listing.unreadable), bundle, warning)
 
@@ -187,6 +195,11 @@ class Releases:
             return clock.floor(marks, marks[clock.TIMESTAMP].keys if clock.TIMESTAMP in marks else (), 1)
         stamp = root.get_delegated_role(clock.TIMESTAMP)
         return clock.floor(marks, stamp.keyids, stamp.threshold)
+
+
+def _is_offered(offer: Offer, most: int, size: int) -> bool:
+    bundle = offer.facts.bundle
+    return bundle < most or (bundle == most and size in (0, offer.size_bytes))
 
 
 def _read_root(place: Path) -> bytes | None:

@@ -323,7 +323,8 @@ class Meeting:
         board, when = release.Board(self._hardware, RUNTIME), self._time()
         with open_releases(self._state, f"{self._who.url.rstrip('/')}{REPOSITORY}/", network) as releases:
             try:
-                answer = releases.ask(self._who.model, self._who.channel, board, when, offer.bundle)
+                wanted = (offer.bundle, offer.size)
+                answer = releases.ask(self._who.model, self._who.channel, board, when, *wanted)
                 self._notes += [answer.warning] if answer.warning else []
                 if answer.offer is None or answer.offer.facts.bundle != offer.bundle:
                     raise ReleaseError(
