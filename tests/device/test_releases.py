@@ -99,7 +99,6 @@ def test_of_two_files_of_one_bundle_the_one_that_the_host_offers_is_taken(device
             answer = releases.ask(MODEL, "stable", BOARD, publisher.now, 2, len(data))
             assert answer.offer is not None
             assert releases.fetch(answer.offer).read_bytes() == data
-        assert releases.ask(MODEL, "stable", BOARD, publisher.now, 1, len(DATA)).offer is not None
 
 
 def test_a_key_that_is_rotated_in_peace_is_followed(device: Device) -> None:
