@@ -8,6 +8,7 @@ HTTPS only, except to this machine itself; no redirect is followed, no proxy and
 import abc
 import contextlib
 import ipaddress
+import logging
 import socket
 import ssl
 import threading
@@ -27,6 +28,7 @@ from edge_cl.errors import ConfigError, ProtocolError, TransportError
 
 PIECE_BYTES = 64 << 10  # read at most at a time
 OK, PARTIAL, OUT_OF_RANGE = 200, 206, 416  # RFC 9110
+logging.getLogger("urllib3").setLevel(logging.ERROR)  # what it warns of is an error here, of one line
 STRANGER = "Fingerprints did not match"  # words of urllib3
 
 
@@ -202,6 +204,9 @@ class Talk:
             raise
         exchange.end()
         headers = {name.lower(): value for name, value in response.headers.items()}
+        # A head that is cut off is taken for a whole one by the library: hosts always say how long a body is.
+        if "transfer-encoding" not in headers and headers.get("content-length") != str(len(body)):
+            raise DownloadError(f"{self._place.host} was cut off in the middle of an answer")
         if headers.get("connection", "").lower() == "close":
             self.close()
         return Answer(response.status, headers, bytes(body))

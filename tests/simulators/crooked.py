@@ -79,8 +79,8 @@ def _break(one: socket.socket, is_reset: bool) -> None:
     with contextlib.suppress(OSError):
         if is_reset:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        else:
-            one.shutdown(socket.SHUT_RDWR)
+        # Whoever waits for it in another thread holds it open; a reset comes with the last who lets go.
+        one.shutdown(socket.SHUT_RD if is_reset else socket.SHUT_RDWR)
     one.close()
 
 

@@ -32,6 +32,8 @@ from edge_cl.wire.messages import (
     narrowest,
 )
 
+Fresh = tuple[str, int, Parcel]  # a parcel that is to go, with the id and size of its content
+
 logger = logging.getLogger(__name__)
 NOBODY = "device"  # name in a dry run before enrolment: as long as names are
 
@@ -60,7 +62,7 @@ class Load(NamedTuple):
     verdicts: tuple[Verdict, ...]
     statistics: Statistics | None
     again: tuple[Content, ...]
-    fresh: tuple[tuple[str, int, Parcel], ...]
+    fresh: tuple[Fresh, ...]
     waiting: tuple[tuple[str, int], ...]
     withdrawn: tuple[int, ...]
     level: str
@@ -90,9 +92,10 @@ def load(outbox: Outbox | None, known: Knowledge, settings: SyncSettings, who: W
     withdrawn = parcels.withdrawn(sent, labels, level_of)
     verdicts, statistics = _statistics(outbox, known, settings, who, level_of, withdrawn)
     again = () if outbox is None else tuple(_again(outbox))
-    room = most_bytes - sum(each.size for each in again)
-    places = MAX_CONTENTS - len(again) - 1
-    fresh, waiting = _parcels(outbox, known, who, level_of, room, places)
+    others = [each.size for each in again] + ([len(canonical(statistics))] if statistics else [])
+    places = min(MAX_CONTENTS - len(others), parcels.MAX_SENDING)
+    room = _Room(most_bytes - sum(others), places, not others)
+    fresh, waiting = _parcels(outbox, known, who, level_of, room)
     wanted = [level_of(label) for label in known.own.labels] + [settings.level]
     level = max((each for each in wanted if each != NEVER), key=LEVELS.index, default=STATISTICS)
     level = min(level, who.most, key=LEVELS.index)
@@ -182,39 +185,49 @@ def _again(outbox: Outbox) -> Iterator[Content]:
             yield Content(each.id, each.parcel.level, each.size)
 
 
+class _Room:
+    """How much more goes in this round; what is larger than all of it goes where nothing else does."""
+
+    def __init__(self, most_bytes: int, places: int, is_empty: bool) -> None:
+        self._bytes, self._places, self._is_empty = most_bytes, places, is_empty
+
+    def is_left(self) -> bool:
+        """Tell whether anything fits."""
+        return self._places > 0 and (self._bytes > 0 or self._is_empty)
+
+    def takes(self, size: int) -> bool:
+        """Take a content of a size, where it fits."""
+        fits = self.is_left() and (size <= self._bytes or self._is_empty)
+        if fits:
+            self._bytes, self._places, self._is_empty = self._bytes - size, self._places - 1, False
+        return fits
+
+
 def _parcels(
-    outbox: Outbox | None,
-    known: Knowledge,
-    who: Who,
-    level_of: Callable[[str], str],
-    room: int,
-    places: int,
-) -> tuple[tuple[tuple[str, int, Parcel], ...], tuple[tuple[str, int], ...]]:
-    """Return the parcels that go now, and what a later round takes."""
+    outbox: Outbox | None, known: Knowledge, who: Who, level_of: Callable[[str], str], room: _Room
+) -> tuple[tuple[Fresh, ...], tuple[tuple[str, int], ...]]:
+    """Return the parcels that go now, and how many samples of each level a later round takes."""
     sent = {} if outbox is None else outbox.sent()
     sending = [] if outbox is None else outbox.sending()
-    fresh: list[tuple[str, int, Parcel]] = []
+    fresh: list[Fresh] = []
     waiting: list[tuple[str, int]] = []
     for level in (FEATURES, IMAGES):
         missing = {each.sample: each for each in parcels.missing(known.held, sent, level_of, level)}
         kept = _kept(sending, missing, level, who.edition)
-        fresh += kept
-        room -= sum(size for _, size, _ in kept)
-        left = 0
+        going = [each for each in kept if room.takes(each[1])]
+        left = sum(len(each[2].samples) for each in kept if each not in going)
         for parcel in parcels.packed(missing.values(), level, who.edition, _view_bytes(known)):
-            has_room = (room > 0 or not fresh) and len(fresh) < min(places, parcels.MAX_SENDING)
-            made = _whole(parcel, known, who.device) if has_room else None
-            left += 0 if has_room else len(parcel.samples)
-            if made is not None:
-                fresh.append(made)
-                room -= made[1]
+            made = _whole(parcel, known, who.device) if room.is_left() else None
+            if made is not None and room.takes(made[1]):
+                going.append(made)
+            elif made is not None or not room.is_left():
+                left += len(parcel.samples)
+        fresh += going
         waiting += [(level, left)] if left else []
     return tuple(fresh), tuple(waiting)
 
 
-def _kept(
-    sending: list[Sending], missing: dict[int, Held], level: str, edition: int
-) -> list[tuple[str, int, Parcel]]:
+def _kept(sending: list[Sending], missing: dict[int, Held], level: str, edition: int) -> list[Fresh]:
     """Return the ready parcels of a level that are still right; `missing` loses what is on its way."""
     kept = []
     for each in (one for one in sending if one.parcel.level == level):
@@ -232,7 +245,7 @@ def _view_bytes(known: Knowledge) -> int:
     return known.space.size * np.dtype(known.space.dtype).itemsize
 
 
-def _whole(parcel: Parcel, known: Knowledge, device: str) -> tuple[str, int, Parcel] | None:
+def _whole(parcel: Parcel, known: Knowledge, device: str) -> Fresh | None:
     """Return a parcel with id and size, without samples that cannot be read; None when none can."""
     found = _found(parcel, known)
     parcel = parcel._replace(samples=tuple(pair for pair in parcel.samples if pair[0] in found))

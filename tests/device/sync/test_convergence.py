@@ -129,7 +129,7 @@ OTHER = st.one_of(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(TEACH, min_size=1, max_size=3), st.lists(TEACH | OTHER, max_size=7))
 def test_whatever_happens_a_round_that_goes_through_converges(furnished, first, then):
     with tempfile.TemporaryDirectory() as place:
