@@ -14,7 +14,7 @@ from edge_cl.device.installation.installation import Installation
 __all__ = ["better"]
 
 
-@pytest.mark.parametrize("end", ["commit", "rollback"])
+@pytest.mark.parametrize("end", [pytest.param("commit", marks=pytest.mark.slow), "rollback"])
 def test_a_cut_after_every_step_loses_nothing_that_was_said(
     device, better, photos, all_photos, tmp_path, monkeypatch, end
 ):

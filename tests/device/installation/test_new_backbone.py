@@ -127,6 +127,7 @@ def test_a_class_that_would_be_unknown_is_a_reason_to_refuse_and_nothing_changes
     assert installation.standing().failures == 1
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_damaged_is_as_one_that_was_not_kept(keeping, better, all_photos, tmp_path):
     import sqlite3
 
@@ -157,6 +158,7 @@ def test_another_process_may_go_on_in_between(keeping, better, all_photos, photo
     assert right(keeping, all_photos, "6") > 0.3
 
 
+@pytest.mark.slow
 def test_frames_are_tried_with_both_backbones(keeping, better, all_photos, photos, tmp_path):
     from edge_cl.vision.frames import read_image
 
