@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import logging
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             "state": str(args.state),
             "backbone": bundle_name(args.state),
             "release": _release(args.state),
+            "host": _host(args.state),
             **facts,
         }
 
@@ -49,9 +51,30 @@ def _nothing_taught(args: argparse.Namespace) -> dict[str, Any]:
         "state": str(args.state),
         "backbone": bundle_name(args.state) if has_backbone else None,
         "release": _release(args.state),
+        "host": _host(args.state),
         "classes": [],
         "samples": 0,
     }
+
+
+def _host(state: Path) -> dict[str, Any] | None:
+    """Return which host this device is enrolled with, and when it last heard of it; None: with none."""
+    from edge_cl.device.sync.outbox import read_outbox
+    from edge_cl.errors import StoreError
+
+    with contextlib.suppress(StoreError), read_outbox(state) as outbox:  # read-only storage
+        enrolment = None if outbox is None else outbox.enrolment()
+        if outbox is not None and enrolment is not None:
+            standing = outbox.standing()
+            return {
+                "url": enrolment.url,
+                "device": enrolment.device,
+                "round": standing.round,
+                "synced_at": standing.synced_at or None,
+                "failed_since": standing.attempt,
+                "blocked": standing.blocked or None,
+            }
+    return None
 
 
 def _release(state: Path) -> dict[str, Any] | None:
@@ -108,9 +131,9 @@ def show(result: dict[str, Any]) -> str:
     head = f"{printable(result['state'])}: {result['samples']} pictures of {len(result['classes'])} classes"
     if not result["samples"]:
         is_ready = result["backbone"] is not None
-        head = "\n".join([head, *_installation(result["release"])])
+        head = "\n".join([head, *_lines(result)])
         return f"{head}\nnext: " + ("`edge-cl learn PHOTOS/`" if is_ready else "`edge-cl backbone add FILE`")
-    lines = [head, f"backbone: {printable(result['backbone'])}", *_installation(result["release"])]
+    lines = [head, f"backbone: {printable(result['backbone'])}", *_lines(result)]
     lines += ["", *_table(result["classes"]), ""]
     held_out, before = result["accuracy_leave_one_out"], result["accuracy_before_learning"]
     lines.append(f"estimated accuracy: {percent(held_out)} held out, {percent(before)} before being told")
@@ -124,6 +147,24 @@ def show(result: dict[str, Any]) -> str:
     )
     lines += listed("labels to look at, by sample (`edge-cl relabel SAMPLE LABEL`)", suspects)
     return "\n".join([*lines, _sizes(result)])
+
+
+def _lines(result: dict[str, Any]) -> list[str]:
+    """Say what has to do with a host."""
+    return [*_enrolled(result["host"]), *_installation(result["release"])]
+
+
+def _enrolled(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
+        return []
+    when = "never synced" if found["synced_at"] is None else f"last synced {_date(found['synced_at'])}"
+    failed = f", {found['failed_since']} rounds failed since" if found["failed_since"] else ""
+    lines = [f"host: {printable(found['url'])} as {found['device']}, {when}{failed}"]
+    return lines if found["blocked"] is None else [*lines, printable(found["blocked"])]
+
+
+def _date(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
 
 def _installation(found: dict[str, Any] | None) -> list[str]:

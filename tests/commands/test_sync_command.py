@@ -67,7 +67,10 @@ def test_a_taught_device_is_enrolled_and_tells_what_the_dry_run_said(taught: Pat
         ("1", "told", 6),
         ("2", "told", 6),
     ]
+    assert "never synced" in call("status", "--state", taught).out
     found = ok("sync", "--state", taught)
+    assert "as pi-1, last synced 20" in call("status", "--state", taught).out
+    assert ok("status", "--state", taught)["host"]["round"] == 1
     assert found["sent"] == dry["contents"]  # to the byte: the id is the hash of what left
     assert dry["packed_statistics_bytes"] <= found["up_bytes"] <= dry["packed_statistics_bytes"] + 1_500
     assert ok("sync", "--dry-run", "--state", taught)["classes"][0]["verdict"] == "unchanged"
