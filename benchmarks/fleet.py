@@ -15,7 +15,7 @@ The poisoned device is one of five that share all classes at random, with as man
 `bold` counts nine times as many samples besides, so that no sum is too long. The fleet without it is what its
 accuracy is held against. The host judges by half of the test pictures; accuracy is of the other half.
 
-Expected time: 12 minutes on two cores, once features are cached.
+Expected time: 25 minutes on two cores, once features are cached.
 
     python benchmarks/fleet.py [--seeds N] [--sets NAME ...] [--cache DIR] [--write]
 """
@@ -248,7 +248,7 @@ def honest(samples: Samples, space: FeatureSpace) -> list[Message]:
     labels = tuple(dict.fromkeys(samples.labels))
     exact = statistics_of(samples, labels, space.zero_point)
     return [
-        told(samples.devices[0], labels, exact, space, True),
+        told(samples.devices[0], Named(labels, exact), space, True),
         *features(samples.devices[0], samples, space),
     ]
 
