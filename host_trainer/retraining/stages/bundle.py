@@ -90,9 +90,17 @@ def _lean(
     parent = deployed.keyframe_of(job.fleet, release)
     data = lean(ingredients, label, job.options.budgets, parent)
     small = opened(data, full.config, parent[1])[1]
-    if asked is not None:
-        loss = heads.accuracy(full, asked) - heads.accuracy(small, asked)
-        if loss > LEAN_LOSS:
-            return {"keyframe": label.facts.bundle, "lean_loss": round(loss, 4)}
+    sent = of_devices(job)[0]
+    # Each device will ask it about its own samples, and turn it down where it has become worse on them.
+    judges = [asked, sent.at(known_to(sent, full.labels))]
+    loss = max(
+        (_loss(full, small, each) for each in judges if each is not None and len(each.labels)), default=0.0
+    )
+    if loss > LEAN_LOSS:
+        return {"keyframe": label.facts.bundle, "lean_loss": round(loss, 4)}
     write_part(part / LEAN, data)
     return {"keyframe": release.keyframe, "lean_bytes": len(data), "lean_manifest": manifest_id(data)}
+
+
+def _loss(full: EdgeLearner, small: EdgeLearner, asked: Samples) -> float:
+    return heads.accuracy(full, asked) - heads.accuracy(small, asked)
