@@ -144,7 +144,7 @@ def next_release(
     contents: Sequence[Received], space: FeatureSpace, host: Sequence[Samples]
 ) -> tuple[bytes, dict[str, str]]:
     """Return the bundle that the host makes of contents, and who is not believed."""
-    found = sifted(contents, Known({}, nothing(space, VIEWS)), space, VIEWS, ())
+    found = sifted(contents, Known({}, nothing(space, VIEWS)), space, VIEWS, (), lambda digest, data: None)
     host_knows = [known_of(each, space) for each in host]
     seen = joined([found.samples, *host]) if host else found.samples
     findings = suspicion(host_knows, list(found.told.values()), seen, space)

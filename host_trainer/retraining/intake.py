@@ -5,7 +5,7 @@ elsewhere (`suspicion`); here a second look is taken at them only to find a samp
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -25,13 +25,15 @@ SampleKey = tuple[str, int]  # device, number
 
 
 class Picture(NamedTuple):
-    """A picture that a device sent: whose, its number there, its class, its hash, and the JPEG file."""
+    """A picture that a device sent: whose, its number there, its class, and the hash of its file."""
 
     device: str
     number: int
     label: str
     sha256: str
-    data: bytes
+
+
+Keep = Callable[[str, bytes], None]  # takes a picture's hash and its JPEG file, as soon as it is found sound
 
 
 class Known(NamedTuple):
@@ -83,7 +85,7 @@ class Sound(NamedTuple):
 
 
 def sifted(
-    received: Iterable[Received], known: Known, space: FeatureSpace, views: int, edits: Edits
+    received: Iterable[Received], known: Known, space: FeatureSpace, views: int, edits: Edits, keep: Keep
 ) -> Sound:
     """Check contents in the order in which they came, and add the sound ones to what is known.
 
@@ -93,8 +95,9 @@ def sifted(
         space: of its features.
         views: of a sample.
         edits: the fleet's registry of classes.
+        keep: is given the pictures, which are too many to be held.
     """
-    sieve = _Sieve(known, space, views, edits)
+    sieve = _Sieve(known, space, views, edits, keep)
     for content in received:
         sieve.take(content)
     return sieve.sound()
@@ -148,8 +151,8 @@ def _shared(wanted: list[int], there_is: int) -> list[int]:
 class _Sieve:
     """Gathers what is sound, one content after the other."""
 
-    def __init__(self, known: Known, space: FeatureSpace, views: int, edits: Edits) -> None:
-        self._known, self._space, self._views, self._edits = known, space, views, edits
+    def __init__(self, known: Known, space: FeatureSpace, views: int, edits: Edits, keep: Keep) -> None:
+        self._known, self._space, self._views, self._edits, self._keep = known, space, views, edits, keep
         self._newest = edits[-1].version if edits else 0
         self._told, self._changed = dict(known.told), dict[str, None]()
         self._done: set[ContentKey] = set()
@@ -259,7 +262,8 @@ class _Sieve:
             except ImageError:
                 unreadable += 1
                 continue
-            self._pictures[digest] = Picture(message.device, number, label, digest, data)
+            self._keep(digest, data)
+            self._pictures[digest] = Picture(message.device, number, label, digest)
         self._note(message.device, copies, "pictures are copies of others")
         self._note(message.device, unreadable, "pictures cannot be read")
         if unreadable == len(numbers):

@@ -10,7 +10,7 @@ Nothing of a stage is written twice, with one exception: what a device takes bac
 import fcntl
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -150,6 +150,13 @@ def rewrite_tensors(path: Path, arrays: Arrays) -> None:
 def remove_file(path: Path) -> None:
     """Destroy a file; where there is none, nothing happens."""
     path.unlink(missing_ok=True)
+
+
+def remove_others(folder: Path, kept: Collection[Path]) -> None:
+    """Remove the files of a folder that is being made, but for some."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path not in kept:
+            path.unlink()
 
 
 def read_tensors(path: Path) -> dict[str, NDArray[Any]]:

@@ -1,5 +1,6 @@
 """Sees what there is: the host's own pictures, those to judge by, and what devices sent."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from host_trainer.retraining.assembly import BACKBONE
 from host_trainer.retraining.contents import Received
 from host_trainer.retraining.intake import Known, Sound, sifted, within, without
 from host_trainer.retraining.job import INTAKE, Job
-from host_trainer.retraining.runs import Facts, write_part, write_tensors
+from host_trainer.retraining.runs import Facts, remove_others, write_part, write_tensors
 from host_trainer.retraining.samples import Samples, joined, nothing
 from host_trainer.retraining.stages.material import (
     FRESH,
@@ -112,8 +113,13 @@ def _devices(job: Job, space: FeatureSpace, held_out: Samples | None, part: Path
     """Sift what devices sent, name those that contradict all others, and keep the rest."""
     edits, views = job.world.contents.edits(), job.options.head.learner.views
     known = _known(job, space, views)
-    received = list(job.world.contents.committed(known.contents))
-    sound = sifted(received, known, space, views, edits)
+    sent: dict[str, dict[str, int]] = {}
+    received = _counted(job.world.contents.committed(known.contents), sent)
+
+    def keep(digest: str, data: bytes) -> None:
+        write_part(_picture(part, digest), data)
+
+    sound = sifted(received, known, space, views, edits, keep)
     findings = _findings(job, sound, held_out, space, edits)
     suspects = {device: found.reason for device, found in findings.items() if found.reason}
     suspects |= sound.impossible
@@ -129,7 +135,7 @@ def _devices(job: Job, space: FeatureSpace, held_out: Samples | None, part: Path
         "samples": job.relative(job.run.place(INTAKE) / SAMPLES_FILE),
         "told": _kept_told(job, sound, part),
         "pictures": _kept_pictures(job, sound, suspects, edits, part),
-        "received": _counted(received, sound),
+        "received": _used(sent, sound),
         "accepted": sorted(map(list, sound.accepted)),
         "aside": sorted([*key, reason] for key, reason in sound.aside.items()),
         "waiting": sorted([*key, reason] for key, reason in sound.waiting.items()),
@@ -180,7 +186,7 @@ def _kept_told(job: Job, sound: Sound, part: Path) -> dict[str, str]:
 def _kept_pictures(
     job: Job, sound: Sound, suspects: dict[str, str], edits: Edits, part: Path
 ) -> list[list[object]]:
-    """Write new pictures; return all that may be trained on: device, number, class, hash, path of each."""
+    """Return all pictures that may be trained on: device, number, class, hash, path; the others go."""
     release = job.incumbent
     found: list[list[object]] = []
     for device, number, label, digest, path in release.pictures if release else ():
@@ -189,25 +195,33 @@ def _kept_pictures(
             now = followed(label, edits, release.registry if release else 0, device, number)
             found.append([device, number, now, digest, path])
     for each in sound.pictures:
-        write_part(part / PICTURES / f"{each.sha256}.jpg", each.data)
-        path = job.relative(job.run.place(INTAKE) / PICTURES / f"{each.sha256}.jpg")
+        path = job.relative(_picture(job.run.place(INTAKE), each.sha256))
         found.append([each.device, each.number, each.label, each.sha256, path])
+    remove_others(part / PICTURES, {_picture(part, each.sha256) for each in sound.pictures})
     return found
 
 
-def _counted(received: list[Received], sound: Sound) -> dict[str, dict[str, int]]:
-    """Return what each device sent that was not known: contents, bytes, and samples that are used."""
-    found: dict[str, dict[str, int]] = {}
+def _picture(folder: Path, digest: str) -> Path:
+    return folder / PICTURES / f"{digest}.jpg"
+
+
+def _counted(received: Iterable[Received], sent: dict[str, dict[str, int]]) -> Iterator[Received]:
+    """Hand on what each device sent, one content at a time, and count it."""
     for each in received:
-        row = found.setdefault(each.device, {"contents": 0, "bytes": 0, "samples": 0, "pictures": 0})
+        row = sent.setdefault(each.device, {"contents": 0, "bytes": 0, "samples": 0, "pictures": 0})
         row["contents"] += 1
         row["bytes"] += len(each.data)
+        yield each
+
+
+def _used(sent: dict[str, dict[str, int]], sound: Sound) -> dict[str, dict[str, int]]:
+    """Return what each device sent, with the samples and pictures of it that are used."""
     for device, is_fresh in zip(sound.samples.devices, sound.fresh.tolist(), strict=True):
-        if is_fresh and device in found:
-            found[device]["samples"] += 1
+        if is_fresh and device in sent:
+            sent[device]["samples"] += 1
     for picture in sound.pictures:
-        found[picture.device]["pictures"] += 1
-    return dict(sorted(found.items()))
+        sent[picture.device]["pictures"] += 1
+    return dict(sorted(sent.items()))
 
 
 def _told_finding(finding: Finding) -> Facts:

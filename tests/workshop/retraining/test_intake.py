@@ -29,7 +29,7 @@ def received(message: Message, device: str = "device-1") -> Received:
 
 
 def sift(*contents: Received, known: Known = NOTHING, edits: Edits = ()) -> Sound:
-    return sifted(contents, known, SPACE, VIEWS, edits)
+    return sifted(contents, known, SPACE, VIEWS, edits, lambda digest, data: None)
 
 
 def told(**changes: Any) -> Told:
