@@ -23,6 +23,7 @@ from host_trainer.server.rules.retraining import is_due
 from host_trainer.server.tables import COMMITTED, Code, ContentRow, Device, StatusRow
 
 PERIOD_S = 20.0
+LOOK_S = 1.0  # between two looks whether something was published
 STAMP_LEFT = timedelta(hours=12)  # the timestamp lives for a day: enough left for a night without this server
 
 logger = logging.getLogger(__name__)
@@ -66,10 +67,19 @@ class Upkeep:
                     logger.info("can %s again", name)
 
     def run(self, stop: threading.Event, period_s: float = PERIOD_S) -> None:
-        """Take turns until `stop` is set."""
+        """Take turns until `stop` is set; one at once when something was published."""
         while not stop.is_set():
+            seen, left_s = self._published(), period_s
             self.turn()
-            stop.wait(period_s)
+            while left_s > 0 and not stop.wait(min(LOOK_S, left_s)) and self._published() == seen:
+                left_s -= LOOK_S
+
+    def _published(self) -> int:
+        """Return what changes with every publication: when the repository's timestamp was written."""
+        try:
+            return (self._fleet.place.metadata / "timestamp.json").stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def _renew(self, now: int) -> None:
         time = datetime.fromtimestamp(now, timezone.utc)

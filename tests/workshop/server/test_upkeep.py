@@ -1,6 +1,8 @@
 """What nobody asks for is done: the repository stays valid, bundles are found, training is asked for."""
 
 import hashlib
+import threading
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -12,7 +14,7 @@ from host_trainer.server.fleet import Fleet
 from host_trainer.server.jobs import RETRAIN, Jobs
 from host_trainer.server.limits import Limits
 from host_trainer.server.rules.retraining import Policy
-from host_trainer.server.tables import COMMITTED, Code, ContentRow, Device, StatusRow
+from host_trainer.server.tables import COMMITTED, BundleRow, Code, ContentRow, Device, StatusRow
 from host_trainer.server.upkeep import Upkeep
 
 DAY = 86_400
@@ -172,3 +174,25 @@ def test_what_is_old_is_forgotten(small_fleet: Fleet, upkeep: Upkeep, clock: Clo
     with small_fleet.database.reading() as session:
         assert list(session.scalars(select(StatusRow.round))) == [2]
         assert session.scalar(select(func.count()).select_from(Code)) == 0
+
+
+def test_what_is_published_is_offered_at_once_and_not_only_with_the_next_turn(
+    small_fleet: Fleet, upkeep: Upkeep
+) -> None:
+    def numbers() -> set[int]:
+        with small_fleet.database.reading() as session:
+            return set(session.scalars(select(BundleRow.number)))
+
+    stop = threading.Event()
+    thread = threading.Thread(target=upkeep.run, args=(stop, 3600.0))
+    thread.start()
+    try:
+        before = numbers()
+        list_bundle(small_fleet.folder, 7)
+        end = time.monotonic() + 20
+        while 7 not in numbers() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert numbers() - before == {7}
+    finally:
+        stop.set()
+        thread.join()
