@@ -160,16 +160,22 @@ class Watch:
         with contextlib.suppress(OSError), self._locked():
             path = self._place / f"{MARK}{secrets.token_hex(6)}"
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            sync_folder(self._place)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                sync_folder(self._place)
+            except OSError:
+                path.unlink()  # or the storage's fault would count as a crash
+                os.close(descriptor)
+                raise
             return path, descriptor
         return None
 
     def _end(self, mark: tuple[Path, int] | None, **more: Any) -> None:
-        with contextlib.suppress(OSError, StoreError), self._locked():
-            if mark is not None:
-                mark[0].unlink(missing_ok=True)
-            if more:
+        if mark is not None:
+            with contextlib.suppress(OSError):
+                mark[0].unlink()
+        if more:
+            with contextlib.suppress(OSError, StoreError), self._locked():
                 self._write(_plus(self._read(), **more))
         if mark is not None:
             os.close(mark[1])

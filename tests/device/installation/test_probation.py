@@ -120,6 +120,22 @@ def test_where_marks_cannot_be_written_answers_are_given_all_the_same(tmp_path):
     Watch(tmp_path, "x").judged(1, 1)
 
 
+def test_a_storage_that_refuses_is_no_crash_of_the_release(tmp_path, monkeypatch):
+    watch = Watch(tmp_path, "x")
+    with watch.answering([]):
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        for _ in range(3):
+            with watch.answering([]):
+                pass
+    assert watch.tally() == Tally("x", predictions=1)
+
+
+def refuse(_descriptor):
+    raise OSError(28, "No space left on device")
+
+
 @pytest.fixture
 def tried(device, host, tmp_path):
     installation, record = install(device, host.release(tmp_path / "tuf"), TOLD, {TOLD: own_of(device)})
