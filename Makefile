@@ -35,10 +35,11 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-run: $(READY)  ## the demo: taught class by class, killed and started again, asked about unseen pictures
-	@$(BIN)/python benchmarks/demo.py
+run: $(READY)  ## the mission: two devices and a host, from a first signed release to a bad one undone
+	@$(BIN)/python benchmarks/mission.py
 
-demo: run
+demo: $(READY)  ## one device alone: taught class by class, killed and started again, beside its peers
+	@$(BIN)/python benchmarks/demo.py
 
 test: $(READY)  ## the quick tests
 	@$(BIN)/python -m pytest -q -m "not slow" -n 2

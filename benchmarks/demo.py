@@ -1,4 +1,4 @@
-"""The demo, `make run`: the real `edge-cl` on real pictures, taught class by class, killed, started again.
+"""The demo, `make demo`: the real `edge-cl` on real pictures, taught class by class, killed, started again.
 
 It drives the command line as a person would, in a temporary folder: a learner is made, taught one class
 after the other, killed with SIGKILL in the middle of one, asked about pictures it has never seen and about
@@ -10,7 +10,7 @@ MobileNetV1. Anywhere else they are handwritten digits (see digits.py), seen by 
 needs no download.
 Expected time: 2 minutes on two cores.
 
-    make run
+    make demo
 """
 
 import json
@@ -139,22 +139,22 @@ def main() -> None:
     photos, device = home / "photos", Device(home / "state")
     story.unpack(photos, PICTURES)
     classes = sorted(path.name for path in (photos / "train").iterdir())
-    _act(1, "A learner is born")
+    act(1, "A learner is born")
     _make(device, story)
-    _act(2, f"It is taught {len(classes)} {story.kinds}, one after the other, and no picture twice")
+    act(2, f"It is taught {len(classes)} {story.kinds}, one after the other, and no picture twice")
     reached = [_teach(device, story, photos, classes, number) for number in range(len(classes))]
-    _act(3, f"It is asked about {story.pictures} it has never seen")
+    act(3, f"It is asked about {story.pictures} it has never seen")
     _ask(device, photos, classes, story.strangers(home / "strangers"))
-    _act(4, "It says what it knows, and what it does not")
+    act(4, "It says what it knows, and what it does not")
     _explain(device)
-    _act(5, "Beside the learners people would use instead")
+    act(5, "Beside the learners people would use instead")
     picture = _compare(story, photos, classes, reached, home)
     shutil.rmtree(photos)
     print(f"\nThat took {time.monotonic() - start:.0f} s. The picture: {picture}")
     print(f"The learner is yours to play with: edge-cl predict YOUR.jpg --state {device.state}")
 
 
-def _act(number: int, title: str) -> None:
+def act(number: int, title: str) -> None:
     print(f"\n{number}. {title}\n", flush=True)
 
 
@@ -223,17 +223,17 @@ def _ask(device: Device, photos: Path, classes: Sequence[str], strange: Sequence
     told = device.run("predict", *map(str, [*seen, *strange]))["predictions"]
     for path, found in zip([*seen, *strange], told, strict=True):
         truth = path.parent.name if path in seen else ""
-        print(f"  {path.name:16} {_answer(found):58} {_mark(found, truth)}")
+        print(f"  {path.name:16} {answer(found):58} {mark(found, truth)}")
 
 
-def _answer(found: dict[str, Any]) -> str:
+def answer(found: dict[str, Any]) -> str:
     best = f"{found['best']} {100 * found['probability']:.0f} %"
     if found["unknown"]:
         return f"unknown (nearest: {best})"
     return f"{best}, then {found['second']} {100 * found['second_probability']:.0f} %"
 
 
-def _mark(found: dict[str, Any], truth: str) -> str:
+def mark(found: dict[str, Any], truth: str) -> str:
     if not truth:
         return "right: it was never taught" if found["unknown"] else "wrong: it was never taught"
     if found["unknown"]:
