@@ -156,7 +156,7 @@ def retrain(
         print_json(result)
     else:
         _show(result)
-    raise typer.Exit(0 if result["accepted"] else 1)
+    raise typer.Exit(0 if result["accepted"] or result["idle"] else 1)
 
 
 def _check(first: bool, of_first: dict[str, Path | None], once_alone: bool) -> None:
@@ -214,6 +214,9 @@ def _be_worker(fleet: Path, where: dict[str, str], options: list[str], once: boo
 
 
 def _show(result: dict[str, Any]) -> None:
+    if result["idle"]:
+        typer.echo(f"{result['reasons'][0]}: nothing to do")
+        return
     for device, reason in result["suspects"].items():
         typer.echo(f"{device} is not believed: {reason}")
     if result["accepted"]:

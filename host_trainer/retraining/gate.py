@@ -27,7 +27,8 @@ class Policy:
         new: accuracy that a new class reaches.
         churn: share of answers to samples of old classes that may be others without being right.
         churn_samples: below so many, churn is no reason.
-        size_bytes: of a whole bundle.
+        size_bytes: of a whole bundle, or ...
+        growth: ... as a multiple of the incumbent's, where that is more.
         latency: of a picture, as a multiple of the incumbent's.
     """
 
@@ -38,6 +39,7 @@ class Policy:
     churn: float = 0.2
     churn_samples: int = 30
     size_bytes: int = 1_200_000
+    growth: float = 1.25
     latency: float = 1.5
 
 
@@ -257,10 +259,13 @@ def _churned(pairs: Pairs, policy: Policy) -> str:
 
 
 def _costs(before: Cost | None, after: Cost, policy: Policy) -> list[str]:
-    reasons = []
-    if after.size_bytes > policy.size_bytes:
-        reasons.append(f"the bundle has {after.size_bytes} bytes, more than {policy.size_bytes}")
-    if before and before.latency_ms and after.latency_ms > policy.latency * before.latency_ms:
+    reasons: list[str] = []
+    if before is None:
+        return reasons  # whoever chose the first backbone chose its cost
+    most = max(policy.size_bytes, int(policy.growth * before.size_bytes))
+    if after.size_bytes > most:
+        reasons.append(f"the bundle has {after.size_bytes} bytes, more than {most}")
+    if before.latency_ms and after.latency_ms > policy.latency * before.latency_ms:
         reasons.append(
             f"a picture takes {after.latency_ms:.1f} ms, more than {policy.latency:g} times the incumbent's"
             f" {before.latency_ms:.1f}"

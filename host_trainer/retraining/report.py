@@ -260,6 +260,11 @@ def _stages(told: Told) -> str:
         ("temperature", f"{head['temperature']:.2f}"),
         ("whole bundle", f"{bundle['whole_bytes']:,} bytes, manifest {bundle['manifest'][:ID_LENGTH]}"),
     ]
+    if parity := told.export.get("parity"):
+        alike = (
+            f"cosine {parity['cosine_min']:.3f} at the worst picture, probe {parity['accuracy_export']:.3f}"
+        )
+        rows.append(("its int8 file and the network", told.export.get("fell_back") or alike))
     if told.export.get("latency_ms"):
         rows.append(("a picture on the host", f"{told.export['latency_ms']:.1f} ms"))
     return card("The candidate", table("", ["", ""], rows, words=True), full=True)

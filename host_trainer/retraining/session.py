@@ -46,6 +46,8 @@ def retrain(options: Options, world: World) -> dict[str, Any]:
             run.carry_out(stage, partial(work, job))
             if stage == INTAKE:
                 destroy(options.fleet, map(tuple, run.facts(INTAKE)["withdrawn"]))
+                if incumbent is not None and _is_idle(job):
+                    return _closed(job, [f"nothing came since bundle {incumbent.bundle}"])
         return _ended(job)
 
 
@@ -75,23 +77,41 @@ def _as_before(options: Options, incumbent: Deployed | None) -> Options:
     return replace(options, head=replace(options.head, learner=learner))
 
 
-def _ended(job: Job) -> dict[str, Any]:
-    run, gate = job.run, job.run.facts(GATE)
-    intake = run.facts(INTAKE)
-    accepted = gate["accepted"]
-    release = run.facts(PUBLICATION) if accepted else {}
+def _is_idle(job: Job) -> bool:
+    """Tell whether nothing is different from what the release in use was made of."""
+    intake, release = job.run.facts(INTAKE), job.incumbent
+    if release is None or intake["accepted"] or intake["withdrawn"] or intake["suspects"]:
+        return False
+    return bool(intake["registry"] == release.registry and not release.untrained)
+
+
+def _closed(job: Job, reasons: list[str], bundle: int = 0) -> dict[str, Any]:
+    """Tell what became of each content, and return how the run ended; `bundle` is 0 without a release."""
+    intake = job.run.facts(INTAKE)
     aside = {(device, content): reason for device, content, reason in intake["aside"]}
-    job.world.contents.close([tuple(each) for each in intake["accepted"]] if accepted else [], aside)
+    taken = [(device, content) for device, content in intake["accepted"]] if bundle else []
+    job.world.contents.close(taken, aside)
     result: dict[str, Any] = {
-        "run": run.number,
+        "run": job.run.number,
         "model": job.options.model,
-        "accepted": accepted,
-        "reasons": gate["reasons"],
-        "bundle": release.get("bundle", 0),
+        "accepted": bool(bundle),
+        "idle": _is_idle(job),
+        "reasons": reasons,
+        "bundle": bundle,
         "suspects": intake["suspects"],
         "quarantined": len(aside),
-        "folder": str(run.folder),
+        "folder": str(job.run.folder),
+        "report": "",
     }
+    if result["idle"]:
+        job.run.finish(result)
+    return result
+
+
+def _ended(job: Job) -> dict[str, Any]:
+    run, gate = job.run, job.run.facts(GATE)
+    release = run.facts(PUBLICATION) if gate["accepted"] else {}
+    result = _closed(job, gate["reasons"], release.get("bundle", 0))
     stages = {field: run.facts(stage) for field, stage in TOLD.items()}
     page = write_report(run, REPORT, render(Told(run.number, run.order, **stages, result=result)))
     result["report"] = str(page)

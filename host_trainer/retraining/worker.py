@@ -106,7 +106,7 @@ def _result(out: str) -> Mapping[str, Any] | None:
 def _in_words(job: Job, result: Mapping[str, Any]) -> str:
     if result["accepted"]:
         return f"job {job.id}: bundle {result['bundle']} of {job.subject} is listed in canary"
-    return f"job {job.id}: rejected, {'; '.join(result['reasons'])}"
+    return f"job {job.id}: no release, {'; '.join(result['reasons'])}"
 
 
 def command_of(fleet: str, where: Mapping[str, str], options: Sequence[str]) -> Callable[[Job], list[str]]:

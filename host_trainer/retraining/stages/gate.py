@@ -27,7 +27,8 @@ def pass_judgement(job: Job, part: Path) -> Facts:
         evidence.append(_answers(now, then, before, candidate))
     evidence += _held_back(job, before)
     cost = Cost(made["whole_bytes"], exported["latency_ms"] if exported["is_new"] else 0.0)
-    cost_before = None if release is None else Cost(0, release.latency_ms)
+    size_before = (job.fleet / release.whole).stat().st_size if release else 0
+    cost_before = None if release is None else Cost(size_before, release.latency_ms)
     old = before.labels if before else ()
     return judge(evidence, old, candidate.labels, cost_before, cost, job.options.policy).to_dict()
 

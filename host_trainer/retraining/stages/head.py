@@ -1,6 +1,6 @@
 """Merges what the fleet knows, trains a head on it, and keeps it near to what answered before."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from host_trainer.retraining.heads import Teacher
 from host_trainer.retraining.job import EXPORT, INTAKE, Job
 from host_trainer.retraining.merging import merged
 from host_trainer.retraining.runs import Facts, read_tensors, write_tensors
-from host_trainer.retraining.samples import Samples, joined
+from host_trainer.retraining.samples import OWN, Samples, joined
 from host_trainer.retraining.stages.material import (
     HEAD_FILE,
     edits_of,
@@ -44,10 +44,11 @@ def make_head(job: Job, part: Path) -> Facts:
     known = _in_order(found.known, _old_labels(job, edits))
     everything = joined([mine, theirs])
     usable = known_to(everything, known.labels)  # of other classes nobody has told yet
+    usable &= _counted(everything, {OWN, *adopted, *(each.device for each in tolds)})
     taught = everything.at(usable)
     fresh = np.concatenate([np.full(len(mine), job.incumbent is None), is_fresh])[usable]
     learned_from = heads.rehearsed(
-        host_knows, tolds, found.shares, taught.at(_not_of(taught, adopted)), known.labels, space.zero_point
+        host_knows, tolds, found.shares, taught.at(~_counted(taught, adopted)), known.labels, space.zero_point
     )
     before = incumbent(job, edits)
     teacher = None if before is None else Teacher(before, _as_seen_before(job, taught, edits))
@@ -95,9 +96,9 @@ def _adopted(job: Job, tolds: list[Told]) -> frozenset[str]:
     return frozenset(theirs - told_already)
 
 
-def _not_of(found: Samples, devices: frozenset[str]) -> NDArray[np.bool_]:
-    """Return (N,) which samples are of other devices, and not of the host."""
-    return np.array([device not in devices for device in found.devices], bool)
+def _counted(found: Samples, devices: Collection[str]) -> NDArray[np.bool_]:
+    """Return (N,) which samples are of these devices: the statistics know those of no others."""
+    return np.array([device in devices for device in found.devices], bool)
 
 
 def _as_seen_before(job: Job, taught: Samples, edits: Edits) -> Samples:

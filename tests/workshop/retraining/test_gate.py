@@ -79,13 +79,19 @@ CASES = {
     ),
     "too large": Case(
         [evidence({"can": (9, 0, 0, 1)})],
-        ("the bundle has 1300000 bytes, more than 1200000",),
+        ("the bundle has 1300000 bytes, more than 1250000",),
         after=Cost(1_300_000, 10.0),
     ),
     "too slow": Case(
         [evidence({"can": (9, 0, 0, 1)})],
         ("a picture takes 16.0 ms, more than 1.5 times the incumbent's 10.0",),
         after=Cost(1_000_000, 16.0),
+    ),
+    "large, and so was the one before": Case(
+        [evidence({"can": (9, 0, 0, 1)})], before=Cost(4_000_000), after=Cost(4_100_000)
+    ),
+    "a large first release": Case(
+        [evidence({"can": (0, 0, 30, 10)}, has_incumbent=False)], before=None, after=Cost(4_000_000)
     ),
     "a first release": Case([evidence({"can": (0, 0, 30, 10)}, has_incumbent=False)], before=None),
     "nothing to judge by": Case([]),

@@ -63,7 +63,9 @@ def test_what_devices_sent_to_the_server_is_learned_from_and_it_hears_what_becam
 
 
 def test_there_is_only_one_model_so_it_need_not_be_named(fleet: Fleet) -> None:
-    assert ok("retrain", fleet.folder)["bundle"] == 2
+    idle = ok("retrain", fleet.folder)
+    assert idle["idle"] and idle["bundle"] == 0 and idle["reasons"] == ["nothing came since bundle 1"]
+    assert "nothing came since bundle 1: nothing to do" in call("retrain", fleet.folder).out
     assert "no model other" in refused("retrain", fleet.folder, "--model", "other")
     assert "--once belongs to a worker" in refused("retrain", fleet.folder, "--once")
     assert "--backbone belongs to a first release" in refused(

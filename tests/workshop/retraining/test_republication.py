@@ -73,8 +73,9 @@ def test_interrupted_after_the_listing_it_ends_the_same(fleet: Fleet, contents: 
     assert again in (None, (1, 3)) and listed(fleet) == [1, 2, 3]
 
 
-def test_the_command_takes_a_bundle_from_all_and_gives_the_one_before(fleet: Fleet) -> None:
-    assert ok("retrain", fleet.folder)["bundle"] == 2
+def test_the_command_takes_a_bundle_from_all_and_gives_the_one_before(fleet: Fleet, contents: Path) -> None:
+    send(contents, fleet.device("device-1").tell(fleet.samples("device-1", [NEW], 14, 20)))
+    assert ok("retrain", fleet.folder, "--contents", contents)["bundle"] == 2
     result = ok("rollback", 2, fleet.folder, "--why", "it calls everything a disc")
     assert result["again"] == 3 and result["listings"] >= 1
     learner = deployed.learner_of(fleet.folder, newest(fleet), heads.HeadConfig().learner)
