@@ -89,9 +89,10 @@ def _facts(found: "Synced") -> dict[str, Any]:
 def _dry_run(state: Path) -> dict[str, Any]:
     from edge_cl.device.agent import has_log, open_agent
     from edge_cl.device.staged import settings_of
+    from edge_cl.device.sync.knowledge import knowledge
     from edge_cl.device.sync.outbox import read_outbox
     from edge_cl.device.sync.preview import nothing, preview
-    from edge_cl.device.sync.syncing import known_to, loaded
+    from edge_cl.device.sync.syncing import loaded
 
     settings = settings_of(state).sync
     with read_outbox(state) as outbox:
@@ -100,7 +101,7 @@ def _dry_run(state: Path) -> dict[str, Any]:
         if not has_log(state):
             return {**facts, **nothing(settings.level)}
         with open_agent(state, read_only=True) as agent:
-            known = known_to(agent, outbox)
+            known = knowledge(agent)
             return {**facts, **preview(loaded(outbox, known, settings, settings.most_bytes), known)}
 
 

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from edge_cl.device.agent import Agent
 from edge_cl.device.sync.parcels import Held
-from edge_cl.learning import named
 from edge_cl.learning.embedding import embed
 from edge_cl.learning.named import Named
 from edge_cl.memory.store import MAX_REMEMBERED
@@ -22,7 +21,7 @@ class Knowledge(NamedTuple):
 
     Attributes:
         space: of its features.
-        own: all that was taught here, also what the bundle in use has of it already.
+        own: all that was taught here, whatever the bundle in use has of it already.
         held: samples at hand that were taught here and count.
         labels: of every sample that is remembered, {number: label}.
         live: returns {label: (n, V, D) embeddings} of those of `held` that are in memory.
@@ -31,7 +30,6 @@ class Knowledge(NamedTuple):
         samples: taught so far.
         suspects: set aside.
         accuracy: before learning, per mille; None before there is one.
-        is_complete: `own` is all that was taught here; else its statistics may not be told.
     """
 
     space: FeatureSpace
@@ -44,18 +42,10 @@ class Knowledge(NamedTuple):
     samples: int
     suspects: int
     accuracy: int | None
-    is_complete: bool = True
 
 
-def knowledge(agent: Agent, taken: Named | None = None, is_complete: bool = True) -> Knowledge:
-    """Read an agent; it must stay open while the answer is used.
-
-    Args:
-        agent: open.
-        taken: what this device had told when the bundle in use was made, as far as that bundle has it: it is
-            in the base as inherited. None: nothing.
-        is_complete: that is all; False where the bundle has something that is not known here any more.
-    """
+def knowledge(agent: Agent) -> Knowledge:
+    """Read an agent; it must stay open while the answer is used."""
     learner = agent.learner
     # Nobody changes a learner that is only read: a (D, D) matrix less where nothing was inherited.
     found = learner.base.statistics if learner.inherited is None else learner.own_statistics()
@@ -63,7 +53,7 @@ def knowledge(agent: Agent, taken: Named | None = None, is_complete: bool = True
     samples, accuracy = progress(agent)
     return Knowledge(
         agent.space,
-        own if taken is None else named.plus(own, taken),
+        own,
         _held(agent),
         {shown.sample: shown.label for shown in agent.samples()},
         lambda: _live(agent),
@@ -72,7 +62,6 @@ def knowledge(agent: Agent, taken: Named | None = None, is_complete: bool = True
         samples,
         len(learner.suspects()),
         None if accuracy < 0 else accuracy,
-        is_complete,
     )
 
 

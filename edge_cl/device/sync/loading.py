@@ -120,8 +120,6 @@ def _statistics(
     level_of: disclosure.LevelOf,
     withdrawn: list[int],
 ) -> tuple[tuple[Verdict, ...], Statistics | None]:
-    if not known.is_complete:
-        return (), None
     size = known.own.statistics.sums.shape[1]
     before = None if outbox is None else outbox.told()
     is_new = before is None or before.space != known.space.id

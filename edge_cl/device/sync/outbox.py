@@ -1,7 +1,8 @@
 """Touches `sync/sync.db`: who the host is, what it was told, what is on its way; safe against a pulled plug.
 
     meta       enrolment and standing
-    told       statistics by number: READY to go, COMMITTING (the host may have them), TOLD, the oldest FOLDED
+    told       statistics by number: READY to go, COMMITTING (the host may have them), TOLD, the older FOLDED;
+               PAST ones are from before all was told anew
     parcels    features and pictures on their way: which samples, not their bytes
     sent       samples that the host has, by level, under which label
     edits      of the label registry, as far as this device has followed it
@@ -36,7 +37,9 @@ BUTTON = "sync-now"  # a file in the state folder: whoever makes it wants a roun
 APPLICATION_ID = 0x45434C53  # "ECLS" in the file header
 VERSION = 1
 READY, COMMITTING, TOLD, FOLDED = "ready", "committing", "told", "folded"
-MAX_ROWS, FOLDED_ROWS = 128, 64  # statistics kept one by one, and of more the oldest that become one
+PAST, PAST_FOLDED = "past", "past folded"  # told before all was told anew; a bundle may still have it
+CHAIN = (COMMITTING, TOLD, FOLDED)
+MAX_ROWS, FOLDED_ROWS = 128, 64  # statistics kept one by one; of more, so many stay, and the older become one
 TABLES = (
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
     """CREATE TABLE told(number INTEGER PRIMARY KEY, id TEXT NOT NULL, state TEXT NOT NULL,
@@ -184,6 +187,7 @@ class Outbox:
         with self._transaction("keeping the enrolment"):
             if before is not None and before.device != enrolment.device:
                 self._forget_told()
+                self._connection.execute("DELETE FROM told")
                 self._connection.execute("DELETE FROM sent")
             self._put("enrolment", json.dumps(enrolment._asdict()).encode())
             self._put_standing(standing)
@@ -224,15 +228,17 @@ class Outbox:
 
         None: nothing yet, or these statistics are not told apart here any more.
         """
-        found = self._told_rows()
+        found = self._told_rows(*CHAIN, *((PAST, PAST_FOLDED) if until is not None else ()))
         names = [name for name, _, _ in found]
         if until is not None and until not in names:
             return None
-        if until is not None:
-            found = found[: names.index(until) + 1]
+        found = found if until is None else found[: names.index(until) + 1]
+        # What is folded stands for all before it.
+        first = max((at for at, row in enumerate(found) if row[1] in (FOLDED, PAST_FOLDED)), default=None)
         with self._whole():
-            start = history.from_bytes(found[0][2]) if found and found[0][1] == FOLDED else None
-            rows = [(name, _statistics(data)) for name, _, data in found[start is not None :]]
+            start = None if first is None else history.from_bytes(found[first][2])
+            rest = found if first is None else found[first + 1 :]
+            rows = [(name, _statistics(data)) for name, _, data in rest]
         return history.after(start, rows, self.edits())
 
     def ready(self) -> str | None:
@@ -318,7 +324,7 @@ class Outbox:
         wanted = set(names)
         done = [each for each in self.sending() if each.id in wanted]
         with self._whole():
-            spoken = [_statistics(data) for name, _, data in self._told_rows(TOLD, FOLDED) if name in wanted]
+            spoken = [_statistics(data) for name, _, data in self._told_rows(COMMITTING) if name in wanted]
         withdrawn = [int(sample) for each in spoken for sample in each.withdrawn]
         standing = self.standing()
         if any(each.since is None for each in spoken):
@@ -367,13 +373,12 @@ class Outbox:
             self._connection.execute("UPDATE sent SET label = '' WHERE level = ?", (FEATURES,))
             self._put_standing(standing._replace(space=space))
 
-    def shorten(self, keep: str | None = None) -> None:
-        """Make one of the oldest statistics when there are many; those up to `keep` stay told apart."""
+    def shorten(self) -> None:
+        """Make one of the oldest statistics when there are many; those before are not told apart any more."""
         names = [name for name, state in self._states() if state in (TOLD, FOLDED)]
         if len(names) <= MAX_ROWS:
             return
-        count = names.index(keep) + 1 if keep in names else len(names) - FOLDED_ROWS
-        folded = self.told(until=names[count - 1])
+        folded = self.told(until=names[-FOLDED_ROWS - 1])
         assert folded is not None
         row = (folded.number, folded.id, FOLDED, history.to_bytes(folded))
         with self._transaction("shortening what was told"):
@@ -384,17 +389,18 @@ class Outbox:
 
     def _forget_told(self, number: int = 0) -> None:
         self._put("number", str(max(number, self.next_number())).encode())
-        self._connection.execute("DELETE FROM told")
+        self._connection.execute("DELETE FROM told WHERE state = ?", (READY,))
+        self._connection.execute("UPDATE told SET state = ? WHERE state = ?", (PAST_FOLDED, FOLDED))
+        self._connection.execute("UPDATE told SET state = ? WHERE state <> ?", (PAST, PAST_FOLDED))
         self._connection.execute("DELETE FROM parcels")
         # Of samples the host may still hold what it had: they are sent again, and can be taken back.
         self._connection.execute("UPDATE sent SET label = ''")
 
-    def _told_rows(self, *left_out: str) -> list[tuple[str, str, bytes]]:
-        """Return (id, state, data) by number, without those that are READY or in other states left out."""
-        out = (READY, *left_out)
-        query = f"SELECT id, state, data FROM told WHERE state NOT IN ({', '.join('?' * len(out))})"
+    def _told_rows(self, *states: str) -> list[tuple[str, str, bytes]]:
+        """Return (id, state, data) of statistics in some states, by number."""
+        query = f"SELECT id, state, data FROM told WHERE state IN ({', '.join('?' * len(states))})"
         with self._whole():
-            return self._connection.execute(f"{query} ORDER BY number", out).fetchall()
+            return self._connection.execute(f"{query} ORDER BY number", states).fetchall()
 
     def _states(self) -> list[tuple[str, str]]:
         with self._whole():

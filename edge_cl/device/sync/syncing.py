@@ -128,16 +128,8 @@ def hardware(delegate: str) -> tuple[str, ...]:
 
 def told_by(outbox: Outbox, content: str) -> Named | None:
     """Return what was told up to some statistics, classes called as they are here; None: not known here."""
-    told = outbox.told(content)
-    edits = outbox.edits()
+    told, edits = outbox.told(content), outbox.edits()
     return None if told is None else history.moved(told, edits, edits[-1].version if edits else 0).named()
-
-
-def known_to(agent: Agent, outbox: Outbox | None) -> Knowledge:
-    """Return what an agent could tell; it must stay open meanwhile."""
-    # The learner knows exactly all that was ever taught here (`own_statistics`): what the bundle in use had
-    # been told of it is neither missing there nor counted twice, so nothing is added and all is complete.
-    return knowledge(agent)
 
 
 def loaded(outbox: Outbox | None, known: Knowledge, settings: SyncSettings, most_bytes: int) -> Load:
@@ -222,13 +214,7 @@ class Meeting:
             self._notes += agent.notes
             if self._outbox.standing().space != agent.space.id:
                 self._outbox.enter_space(agent.space.id)
-            known = known_to(agent, self._outbox)
-            if not known.is_complete:
-                self._notes.append(
-                    "what this device told before its bundle was made is not known here any more, so no"
-                    " statistics are told: enrol it under another name"
-                )
-            yield known
+            yield knowledge(agent)
 
     def _settled(self, installation: Installation | None) -> None:
         """End what can be ended, as a probation that was passed: a newer bundle is not taken up before."""
@@ -247,7 +233,7 @@ class Meeting:
             self._notes.append("a bundle waits to be installed: it is, when nobody else uses the learner")
             return before.state
         if record.state in RESTING:
-            self._outbox.shorten(keep=installation.running().taken)
+            self._outbox.shorten()
         if record != before:
             self._notes += [f"bundle {record.bundle}: {record.reason}"] if record.reason else []
             try:

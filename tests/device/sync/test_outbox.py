@@ -91,13 +91,17 @@ def test_to_start_anew_is_to_tell_and_send_all_again_under_a_higher_number(tmp_p
     first = row()
     with open_outbox(tmp_path) as outbox:
         tell(outbox, first, [(NAME, 10, PARCEL)])
-        outbox.start_anew()
+        outbox.start_anew(50)
         assert outbox.told() is None
+        assert outbox.newest() is None
+        assert outbox.told(until=content_id(first)).id == content_id(first)  # a bundle may have it
         assert outbox.standing().is_anew
-        assert outbox.next_number() > 1
+        assert outbox.next_number() == 51
         assert outbox.sent() == {"features": {1: "", 2: ""}}
         tell(outbox, row(outbox.next_number()))
         assert not outbox.standing().is_anew
+        assert outbox.told().number == 51
+        assert outbox.told(until=content_id(first)).id == content_id(first)
 
 
 def test_another_name_knows_nothing_and_the_same_name_goes_on(tmp_path):
@@ -150,17 +154,17 @@ def test_many_statistics_become_one_without_a_difference(tmp_path, monkeypatch):
     with open_outbox(tmp_path) as outbox:
         for each in rows:
             tell(outbox, each)
-        whole, fourth = outbox.told(), outbox.told(until=content_id(rows[3]))
-        outbox.shorten(keep=content_id(rows[3]))
-        assert len(outbox._states()) == 5
-        for found, wanted in ((outbox.told(), whole), (outbox.told(until=content_id(rows[3])), fourth)):
+        whole, sixth = outbox.told(), outbox.told(until=content_id(rows[5]))
+        outbox.shorten()
+        assert len(outbox._states()) == 3  # the older ones as one, and two after it
+        for found, wanted in ((outbox.told(), whole), (outbox.told(until=content_id(rows[5])), sixth)):
             assert found.counts.tolist() == wanted.counts.tolist()
             assert np.array_equal(found.scatter, wanted.scatter)
             assert (found.id, found.number) == (wanted.id, wanted.number)
-        assert outbox.told(until=content_id(rows[2])) is None
+        assert outbox.told(until=content_id(rows[4])) is None
         tell(outbox, row(9, rows[-1]))
         outbox.shorten()
-        assert len(outbox._states()) == 3  # the oldest as one, and those after it
+        assert len(outbox._states()) == 4
         assert outbox.told().number == 9
         assert outbox.newest() == outbox.told().id
         assert outbox.next_number() == 10

@@ -1,5 +1,6 @@
 """A device, a server and a release: fetched, installed, and what is told afterwards still adds up."""
 
+import shutil
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -8,13 +9,14 @@ import pytest
 from simulators.hosting import Hosted
 from simulators.releases import GATES, Host, of_folder
 from simulators.workshop import ok, refused
+from sqlalchemy import delete
 
 from edge_cl.config import InstallationSettings, Settings, SyncSettings, write_settings
 from edge_cl.device.agent import open_agent
 from edge_cl.device.staged import model_path, settings_of
 from edge_cl.device.sync.enrolment import enrol
-from edge_cl.device.sync.outbox import open_outbox
-from edge_cl.device.sync.syncing import Synced, known_to, sync
+from edge_cl.device.sync.knowledge import knowledge
+from edge_cl.device.sync.syncing import Synced, sync
 from edge_cl.learning import increment
 from edge_cl.learning.named import Named, on
 from edge_cl.wire.codec import decode
@@ -24,15 +26,16 @@ from host_trainer.release.keyring import Keyring
 from host_trainer.release.publisher import publish
 from host_trainer.retraining.told import Told, taken_in
 from host_trainer.server import bundles
-from host_trainer.server.tables import Device
+from host_trainer.server.tables import ContentRow, Device
 
 
 def meet(state: Path) -> Synced:
     return sync(state, datetime.now(timezone.utc))
 
 
-def heard(host: Hosted) -> Told:
+def heard(host: Hosted, device: str = "pi-1") -> Told:
     told, rows = None, [each for each in host.contents.listed() if each.level == "statistics"]
+    rows = [each for each in rows if each.device == device]
     messages = [(each.id, decode(host.contents.read(each))) for each in rows]
     for name, message in sorted(messages, key=lambda pair: pair[1].number):
         told = taken_in(told, message, name, ())
@@ -41,7 +44,13 @@ def heard(host: Hosted) -> Told:
 
 
 def offered(
-    fleet: Path, host: Hosted, workshop: Host, number: int, told: Told | None, **more: object
+    fleet: Path,
+    host: Hosted,
+    workshop: Host,
+    number: int,
+    told: Told | None,
+    device: str = "pi-1",
+    **more: object,
 ) -> None:
     """Sign a release of what the workshop knows, and note what of the device it holds."""
     made = workshop.release(fleet / "made", number, **more)  # type: ignore[arg-type]
@@ -53,7 +62,7 @@ def offered(
     with host.fleet.database.writing() as session:
         assert bundles.adopt(session, place, int(now.timestamp())).others == ()
         if told is not None:
-            bundles.know(session, "signs", number, {"pi-1": told.contents[-1]})
+            bundles.know(session, "signs", number, {device: told.contents[-1]})
 
 
 def known(host: Hosted) -> Named:
@@ -76,8 +85,8 @@ def device(taught: Path, host: Hosted) -> Path:
 def check(state: Path, host: Hosted) -> None:
     """What the host has heard is all that was taught here, also what came back in a bundle."""
     told = known(host)
-    with open_outbox(state) as outbox, open_agent(state, read_only=True) as agent:
-        own = known_to(agent, outbox).own
+    with open_agent(state, read_only=True) as agent:
+        own = knowledge(agent).own
     labels = increment.union(own.labels, told.labels)
     mine, theirs = on(own, labels), on(told, labels)
     assert mine.counts.tolist() == theirs.counts.tolist()
@@ -118,6 +127,48 @@ def test_a_release_comes_is_kept_and_nothing_is_told_twice(
     assert meet(device).installed == "commit"
     meet(device)
     check(device, host)
+
+
+def installed(device: Path, host: Hosted, fleet: Path, all_photos: Path) -> Path:
+    """Let a bundle that has what the device told be kept; return a picture."""
+    meet(device)
+    workshop = Host(model_path(device), of_folder(all_photos, "3", "4"), known(host))
+    offered(fleet, host, workshop, 1, heard(host))
+    meet(device)
+    ok("predict", all_photos / "3" / "01.jpg", "--state", device)
+    assert meet(device).installed == "commit"
+    return all_photos / "5" / "01.jpg"
+
+
+def test_a_host_that_forgot_hears_all_again_also_what_its_bundle_has(
+    device: Path, host: Hosted, fleet: Path, all_photos: Path
+) -> None:
+    picture = installed(device, host, fleet, all_photos)
+    with host.fleet.database.writing() as session:
+        session.execute(delete(ContentRow))
+        session.get_one(Device, "pi-1").last = None
+    ok("learn", "--label", "5", picture, "--state", device)
+    meet(device)
+    check(device, host)
+
+
+def test_a_device_that_forgot_what_it_told_tells_all_anew(
+    device: Path, host: Hosted, fleet: Path, all_photos: Path
+) -> None:
+    picture = installed(device, host, fleet, all_photos)
+    before = heard(host)
+    shutil.rmtree(device / "sync")
+    enrol(device, host.url, host.code("pi-1", model="signs"), ("cpu",))
+    ok("learn", "--label", "5", picture, "--state", device)
+    workshop = Host(model_path(device), of_folder(all_photos, "3", "4"), known(host))
+    offered(fleet, host, workshop, 2, before)
+    found = meet(device)
+    assert not found.fetched  # it has what is forgotten here
+    assert "does not know to have told" in found.notes[0]
+    check(device, host)
+    workshop.hear(known(host))
+    offered(fleet, host, workshop, 3, heard(host))
+    assert meet(device).installed == "probation"
 
 
 def test_a_release_that_is_worse_is_undone_and_its_reason_is_told(
