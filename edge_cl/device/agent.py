@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,7 @@ from edge_cl.config import Settings
 from edge_cl.device import install
 from edge_cl.device.allocator import return_large_blocks
 from edge_cl.device.folders import Picture
-from edge_cl.device.installation.probation import Watch, settle
-from edge_cl.device.installation.released import exemplar_features
+from edge_cl.device.installation.lent import exemplar_features
 from edge_cl.device.staged import learner_config, open_staged, read_manifest, settings_of
 from edge_cl.device.teaching import Run, Seen, Taught, hash_of
 from edge_cl.errors import (
@@ -44,6 +43,9 @@ from edge_cl.sample import FeatureSpace, Prediction, clean_label, label_key
 from edge_cl.vision.backbone import Backbone, Manifest
 from edge_cl.vision.frames import decode_image, read_bytes
 from edge_cl.vision.preprocess import views
+
+if TYPE_CHECKING:
+    from edge_cl.device.installation.probation import Watch
 
 UPDATE_SAMPLES = 64  # taught between two consolidations; LearnerConfig.steps_per_update is chosen for it
 CHECKPOINT_SAMPLES = 1_024  # taught between two checkpoints: one writes 2 to 9 MB of flash
@@ -151,7 +153,7 @@ def open_agent(
     """
     return_large_blocks()
     settings = settings_of(folder).with_engine(threads=threads, isolate=isolate, delegate=delegate)
-    settle(folder, settings.installation)
+    _settle(folder, settings)
     for attempt in range(OPENING_ATTEMPTS):
         before = install.read_current(folder)
         try:
@@ -186,10 +188,22 @@ def _open(
     return agent
 
 
-def _watch_of(folder: Path, current: install.Current) -> Watch | None:
+def _settle(folder: Path, settings: Settings) -> None:
+    """Undo a release on probation that has failed, before it is opened."""
+    if install.read_current(folder).fallback is None:
+        return  # nothing of releases is even imported
+    from edge_cl.device.installation.probation import settle
+
+    settle(folder, settings.installation)
+
+
+def _watch_of(folder: Path, current: install.Current) -> "Watch | None":
     """Return the watchdog of the release in use; None where none is on probation."""
-    is_watched = current.fallback is not None and current.bundle is not None
-    return Watch(folder, current.bundle or "") if is_watched else None
+    if current.fallback is None or current.bundle is None:
+        return None
+    from edge_cl.device.installation.probation import Watch
+
+    return Watch(folder, current.bundle)
 
 
 def open_life(folder: Path, settings: Settings, life: install.Life) -> "Agent":

@@ -2,21 +2,19 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_cl.device import install
 from edge_cl.device.installation.records import place
 from edge_cl.errors import ProtocolError, StoreDamagedError
 from edge_cl.learning import head, snapshot
 from edge_cl.learning.base import Statistics
-from edge_cl.memory.buffer import exemplar_ids
 from edge_cl.memory.disk import guarded
 from edge_cl.wire import bundle as bundles
 from edge_cl.wire import canonical
-from edge_cl.wire.bundle import EXEMPLARS, Bundle, Exemplars, Manifest
+from edge_cl.wire.bundle import Bundle, Manifest
 from edge_cl.wire.fields import from_plain, to_plain
 from edge_cl.wire.tensors import Limits, pack, unpack
 
@@ -79,35 +77,6 @@ def read_bundle(folder: Path, release: Release) -> Bundle:
             if (where / part.name).exists():
                 files[part.name] = (where / part.name).read_bytes()
     return Bundle(release.manifest, files)
-
-
-def exemplar_features(folder: Path, staged: str | None, views: int) -> dict[int, NDArray[Any]]:
-    """Return {id: (V, D) features} of the exemplars of a staged release; nothing where there are none."""
-    release = read_release(folder, staged)
-    found = None if release is None else read_exemplars(folder, release)
-    if found is None:
-        return {}
-    shown = found.features[:, np.arange(views) % found.features.shape[1]]
-    return dict(zip(exemplar_ids(len(shown)).tolist(), shown, strict=True))
-
-
-def read_exemplars(folder: Path, release: Release) -> Exemplars | None:
-    """Return the exemplars of a staged release, None where it has none.
-
-    Raises:
-        StoreDamagedError: they do not read back.
-    """
-    path = install.bundle_folder(folder, release.staged) / EXEMPLARS
-    if not path.exists():
-        return None
-    with guarded("reading the release"):
-        data = path.read_bytes()
-    try:
-        return bundles.exemplars(Bundle(release.manifest, {EXEMPLARS: data}))
-    except ProtocolError as error:
-        raise StoreDamagedError(
-            f"the release in use is damaged ({error}): restore a backup with `edge-cl restore`"
-        ) from error
 
 
 # -- what the head of a release tells ----------------------------------------------------------------------

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edge_cl.device.installation import records
+from edge_cl.device.installation import lent, records
 from edge_cl.device.installation.states import (
     ACCEPTED,
     COMMIT,
@@ -29,6 +29,7 @@ from edge_cl.device.installation.states import (
     considered,
 )
 from edge_cl.errors import MismatchError, ReleaseError
+from edge_cl.wire import bundle
 from edge_cl.wire.messages import INSTALLS
 
 WAY = (FETCHED, VERIFIED, STORED, ACCEPTED, SWAPPED, PASSED)
@@ -39,6 +40,10 @@ def test_the_table_speaks_of_its_states_and_events_only():
     assert {event for moves in NEXT.values() for event in moves} == set(EVENTS)
     assert {state for moves in NEXT.values() for state in moves.values()} <= set(STATES)
     assert set(STATES) - {"check"} == set(INSTALLS)
+
+
+def test_names_that_two_modules_know_are_the_same():
+    assert lent.FILE == bundle.EXEMPLARS
 
 
 def test_a_release_that_does_all_well_is_kept():
