@@ -17,7 +17,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from edge_cl.device.sync import following, history
 from edge_cl.device.sync.history import Told
@@ -175,7 +175,7 @@ class Outbox:
         """Return where this device is enrolled; None: nowhere."""
         found = self._meta("enrolment")
         with self._whole():
-            return None if found is None else Enrolment(**json.loads(found))
+            return None if found is None else Enrolment(**_known(json.loads(found), Enrolment._fields))
 
     def enrol(self, enrolment: Enrolment, time: int) -> None:
         """Keep an enrolment, and the host's time.
@@ -214,7 +214,7 @@ class Outbox:
         """Return where the rounds stand."""
         found = self._meta("standing")
         with self._whole():
-            return Standing() if found is None else Standing(**json.loads(found))
+            return Standing() if found is None else Standing(**_known(json.loads(found), Standing._fields))
 
     def write_standing(self, standing: Standing) -> None:
         """Keep where the rounds stand."""
@@ -472,6 +472,11 @@ _ANEW = f"remove the folder {FOLDER!r} of the state folder and enrol again"
 
 def _damaged(path: Path) -> str:
     return f"{path} is no outbox of this edge-cl: {_ANEW}"
+
+
+def _known(found: dict[str, Any], fields: tuple[str, ...]) -> dict[str, Any]:
+    """Return what this version knows of a record that a later one may have extended."""
+    return {name: value for name, value in found.items() if name in fields}
 
 
 def _statistics(data: bytes) -> Statistics:
