@@ -121,13 +121,15 @@ def _agreement(
     if judged.sum() < 2:
         return Finding(None, 0.0, {})
     total = np.sum([c[:, None] * v.means for c, v in zip(loud, (*own, *others), strict=True)], axis=0)
-    means = total[judged] / counts[judged, None]
-    means = means - means.mean(axis=0)
-    centre = (total[judged] / counts[judged, None]).mean(axis=0)
-    mine = voice.counts[judged]
+    places_of = total[judged] / counts[judged, None]
+    centre = places_of.mean(axis=0)
+    means, mine = places_of - centre, voice.counts[judged]
     squares = np.maximum(np.square(means).sum(axis=1) - noise / counts[judged], 0.0)
-    along = ((voice.means[judged] - centre) * means).sum(axis=1)
     can = (mine >= LEAST_SAMPLES) & (squares > 0)
+    theirs = voice.means[judged] - centre
+    if can.sum() > 1:  # another camera moves all classes alike, and is no lie
+        theirs = theirs - (theirs - means)[can].mean(axis=0)
+    along = (theirs * means).sum(axis=1)
     weight = float((np.minimum(mine, LOUDEST) * squares)[can].sum())
     if weight <= 0:
         return Finding(None, 0.0, {})

@@ -75,6 +75,16 @@ def test_two_liars_of_one_mind_do_not_make_the_others_look_wrong() -> None:
     assert accused(named([HELD_OUT], fleet(*liars))) == {"liar-0", "liar-1"}
 
 
+def test_another_camera_is_no_lie_and_a_liar_behind_one_is_found() -> None:
+    def through(samples: Samples) -> Samples:
+        tint = np.random.default_rng(5).normal(0, 40, samples.features.shape[-1])
+        return replace(samples, features=np.clip(samples.features + tint, -128, 127).astype(np.int8))
+
+    honest = through(drawn_samples(LABELS, 15, 7, "other-camera"))
+    assert not accused(named([HELD_OUT], fleet(honest)))
+    assert accused(named([HELD_OUT], fleet(swapped(honest)))) == {"other-camera"}
+
+
 def test_a_few_wrong_labels_are_no_lie() -> None:
     assert not accused(named([HELD_OUT], fleet(shuffled(drawn_samples(LABELS, 20, 7, "careless"), 0.2))))
 
