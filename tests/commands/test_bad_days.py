@@ -82,7 +82,7 @@ def test_a_database_of_a_newer_version_is_left_alone(taught, tmp_path, command):
 @pytest.mark.parametrize("name", ["config.toml", "current.json"])
 def test_settings_and_pointer_of_a_newer_version_are_refused(taught, name):
     text = (taught / name).read_text()
-    (taught / name).write_text(text.replace("format = 1", "format = 2").replace('"format": 1', '"format": 2'))
+    (taught / name).write_text(text.replace("format = 1", "format = 3").replace('"format": 1', '"format": 3'))
     assert "upgrade edge-cl" in refused("status", "--state", taught)
 
 
