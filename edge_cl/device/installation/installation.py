@@ -34,6 +34,7 @@ from edge_cl.device.installation.states import (
     FAILURES,
     PASSED,
     PROBATION,
+    RESTING,
     ROLLBACK,
     SHADOW,
     STAGED,
@@ -47,7 +48,14 @@ from edge_cl.device.installation.states import (
     considered,
 )
 from edge_cl.device.staged import open_staged, settings_of
-from edge_cl.errors import EdgeError, ProtocolError, ReleaseError, StoreDamagedError, StoreError
+from edge_cl.errors import (
+    EdgeError,
+    ProtocolError,
+    ReleaseError,
+    StoreBusyError,
+    StoreDamagedError,
+    StoreError,
+)
 from edge_cl.learning import head
 from edge_cl.learning.named import Named
 from edge_cl.memory.database import lock_folder
@@ -122,7 +130,7 @@ class Installation:
         """
         number = _number(file)
         record = considered(
-            self.standing(),
+            self._ended(now),
             number,
             self.running().bundle,
             file=str(file.absolute()),
@@ -152,6 +160,14 @@ class Installation:
             if following == record:
                 return record
             record = following
+
+    def _ended(self, now: datetime) -> Record:
+        """Return where it stands, with the last release out of the way if it is at its end."""
+        record = self.standing()
+        try:
+            return self._step(record, now) if record.state in RESTING else record
+        except StoreBusyError as error:
+            raise ReleaseError("the last release is not out of the way yet: sync again later") from error
 
     def _step(self, record: Record, now: datetime, frames: Frames = ()) -> Record:
         """Take the action of a state; return the same record when there is nothing to do."""

@@ -19,6 +19,8 @@ def see_again(agent: Agent, backbone: Backbone, mirror: bool) -> int:
         EngineError: the engine failed.
     """
     store = agent.store
+    if store.other_space not in (None, backbone.space):
+        store.drop_other()  # of a try that was given up half way: nothing is to be returned to in it
     store.add_space(backbone.space)
     seen, count_of = store.other_samples(), {info.sample: info.views for info in store.samples()}
     batch, total = {}, 0

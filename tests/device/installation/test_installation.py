@@ -10,6 +10,7 @@ from simulators.workshop import ok
 from edge_cl.device.agent import open_agent
 from edge_cl.device.folders import from_files
 from edge_cl.device.install import BUNDLES, CHECKPOINTS, read_current
+from edge_cl.device.installation import probation
 from edge_cl.device.installation.installation import Installation
 from edge_cl.errors import ReleaseError, StoreBusyError
 from edge_cl.learning.base import SAMPLE_WEIGHT
@@ -124,12 +125,7 @@ def test_what_is_forgotten_on_probation_stays_forgotten_when_it_is_undone(tried,
     everything = b"".join(path.read_bytes() for path in device.rglob("*") if path.is_file())
     assert gone not in everything
     assert b"very-secret" not in everything
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edge_cl.device.installation.probation.verdict", lambda *_: ("failed", "a test"))
-        patch.setattr("edge_cl.device.installation.installation.FAILED", "failed")
-        from edge_cl.device.installation import probation
-
-        probation.fail(device, tried.standing(), "a test")
+    probation.fail(device, tried.standing(), "a test")
     with open_agent(device, read_only=True) as agent:
         assert set(agent.learner.labels) == {"0", "1", "2"}
         assert len(agent.samples()) == 17
@@ -197,6 +193,17 @@ def test_only_newer_releases_are_taken_up_one_at_a_time(tried, device, host, tmp
     with pytest.raises(ReleaseError, match="not newer"):
         tried.consider(same.file, same.manifest, TOLD, START)
     assert tried.standing().state == "commit"
+
+
+def test_a_release_at_its_end_is_put_out_of_the_way_before_the_next_one(tried, device, stranger, tmp_path):
+    """Undone by whoever came next, its files still there; then another comes while somebody teaches."""
+    probation.fail(device, tried.standing(), "a test")
+    made = stranger.release(tmp_path, 2)
+    with open_agent(device), pytest.raises(ReleaseError, match="not out of the way"):
+        tried.consider(made.file, made.manifest, None, START)
+    tried.consider(made.file, made.manifest, None, START)
+    assert tried.advance(START).state == "probation"
+    assert len(names(device / BUNDLES)) == 2
 
 
 def test_while_somebody_teaches_it_waits(device, host, tmp_path):

@@ -158,6 +158,18 @@ def test_another_process_may_go_on_in_between(keeping, better, all_photos, photo
     assert right(keeping, all_photos, "6") > 0.3
 
 
+def test_features_that_a_try_left_behind_give_way(keeping, better, all_photos, tmp_path):
+    from edge_cl.device.installation import records
+    from edge_cl.device.installation.states import Record
+    from edge_cl.sample import FeatureSpace
+
+    with open_store(keeping, None) as store:
+        store.add_space(FeatureSpace("0" * 16, 8, "int8", 1.0, 0))
+    records.write(keeping, Record("rollback", 1, failures=1))
+    _, record = install(keeping, released(better, all_photos, tmp_path, *SIGNS))
+    assert record.state == "probation"
+
+
 @pytest.mark.slow
 def test_frames_are_tried_with_both_backbones(keeping, better, all_photos, photos, tmp_path):
     from edge_cl.vision.frames import read_image
