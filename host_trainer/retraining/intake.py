@@ -22,6 +22,7 @@ from host_trainer.retraining.samples import Samples, joined, with_views
 from host_trainer.retraining.told import Told, impossible, taken_in
 
 SampleKey = tuple[str, int]  # device, number
+FREE_EACH = 100  # samples of a class and device that no cap touches
 
 
 class Picture(NamedTuple):
@@ -118,17 +119,37 @@ def without(sound: Sound, suspects: Mapping[str, str]) -> Sound:
     )
 
 
+def capped(samples: Samples, cap: float) -> NDArray[np.bool_]:
+    """Return (N,) which samples are kept so that no device has more than `cap` of a class others have, too.
+
+    FREE_EACH of a class are always kept, and of a device the newest.
+    """
+    kept = np.zeros(len(samples), bool)
+    for devices in _grouped(samples).values():
+        total = sum(map(len, devices.values()))
+        for places in devices.values():
+            others = total - len(places)
+            most = max(FREE_EACH, int(cap / (1 - cap) * others)) if others and cap < 1 else len(places)
+            kept[places[:most]] = True
+    return kept
+
+
+def _grouped(samples: Samples) -> dict[str, dict[str, list[int]]]:
+    """Return where samples are, the newest first, by class and device."""
+    groups: dict[str, dict[str, list[int]]] = {}
+    for place in np.argsort(-samples.numbers, kind="stable"):
+        of_class = groups.setdefault(label_key(samples.labels[place]), {})
+        of_class.setdefault(samples.devices[place], []).append(int(place))
+    return groups
+
+
 def within(samples: Samples, most: int) -> NDArray[np.bool_]:
     """Return (N,) which samples are kept where there is room for `most`.
 
     Every class gets an equal part, of a class every device, of a device the newest; what one does not need
     goes to the others.
     """
-    groups: dict[str, dict[str, list[int]]] = {}
-    order = np.argsort(-samples.numbers, kind="stable")
-    for place in order:
-        of_class = groups.setdefault(label_key(samples.labels[place]), {})
-        of_class.setdefault(samples.devices[place], []).append(int(place))
+    groups = _grouped(samples)
     kept = np.zeros(len(samples), bool)
     sizes = [sum(map(len, devices.values())) for devices in groups.values()]
     for share, devices in zip(_shared(sizes, most), groups.values(), strict=True):

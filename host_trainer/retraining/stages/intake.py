@@ -14,7 +14,7 @@ from host_trainer.datasets.folders import read_folder
 from host_trainer.retraining import deployed, network, pictures, samples, told
 from host_trainer.retraining.assembly import BACKBONE
 from host_trainer.retraining.contents import Received
-from host_trainer.retraining.intake import Known, Sound, sifted, within, without
+from host_trainer.retraining.intake import Known, Sound, capped, sifted, within, without
 from host_trainer.retraining.job import INTAKE, Job
 from host_trainer.retraining.runs import Facts, remove_others, write_part, write_tensors
 from host_trainer.retraining.samples import Samples, joined, nothing
@@ -126,7 +126,9 @@ def _devices(job: Job, space: FeatureSpace, held_out: Samples | None, part: Path
     for device, reason in suspects.items():
         job.world.say(f"{device} is not believed: {reason}")
     sound = without(sound, suspects)
-    kept = within(sound.samples, MEMORY_BYTES // (views * space.size * np.dtype(space.dtype).itemsize))
+    kept = capped(sound.samples, job.options.cap)
+    room = MEMORY_BYTES // (views * space.size * np.dtype(space.dtype).itemsize)
+    kept[kept] = within(sound.samples.at(kept), room)
     write_tensors(
         part / SAMPLES_FILE, {**samples.to_tensors(sound.samples.at(kept)), FRESH: sound.fresh[kept]}
     )

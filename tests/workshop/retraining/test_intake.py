@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from edge_cl.wire.labels import Assigned, Edits, extended
 from edge_cl.wire.messages import Features, Images, Message
 from edge_cl.wire.messages import Statistics as Told
 from host_trainer.retraining.contents import Received
-from host_trainer.retraining.intake import Known, Sound, sifted, within, without
+from host_trainer.retraining.intake import Known, Sound, capped, sifted, within, without
 from host_trainer.retraining.samples import joined, nothing, statistics_of
 
 NOTHING = Known({}, nothing(SPACE, VIEWS))
@@ -207,6 +208,18 @@ def test_of_a_device_that_is_not_believed_nothing_stays() -> None:
     assert set(found.told) == set(found.samples.devices) == {"device-1"}
     assert len(found.samples) == len(found.fresh) == 8
     assert set(found.aside.values()) == {"it lies"} and len(found.accepted) == len(found.aside) == 2
+
+
+def test_a_loud_device_has_no_more_than_its_share_of_what_others_know_too() -> None:
+    loud = drawn_samples(("can", "pot"), 300, 0, "loud")
+    quiet = drawn_samples(("can",), 150, 1, "quiet")
+    found = joined([loud, quiet])
+    kept = found.at(capped(found, 0.5))
+    counts = dict(Counter(zip(kept.devices, kept.labels, strict=True)))
+    assert counts == {("loud", "can"): 150, ("loud", "pot"): 300, ("quiet", "can"): 150}
+    assert set(kept.of("loud").numbers) == {*range(151, 301), *range(301, 601)}  # the newest of each
+    assert len(found.at(capped(found, 0.1)).of("loud")) == 100 + 300
+    assert capped(found, 1.0).all()
 
 
 def test_room_is_shared_by_classes_then_by_devices_and_the_newest_stay() -> None:
