@@ -93,7 +93,7 @@ def run_trial(trial: Trial, scale: Scale) -> str:
     from host_trainer.sparcl.plan import make_plan
     from host_trainer.sparcl.record import to_json
     from host_trainer.sparcl.schedule import Sparsity
-    from host_trainer.sparcl.subject import Subject, course_of, recorder_of
+    from host_trainer.sparcl.subject import Subject, course_of, recorder_of, whole_of
     from host_trainer.sparcl.tasks import plan_tasks
 
     data = cifar.load(scale.learned, scale.asked)
@@ -106,7 +106,9 @@ def run_trial(trial: Trial, scale: Scale) -> str:
     tasks = plan_tasks(pictures, "class-incremental", TASKS)
     model = with_head(build(parse_spec(scale.network), trial.seed), len(pictures.classes), trial.seed)
     wide = Network(model, pictures.classes, name=scale.network)
-    subject = Subject(pictures, "class-incremental", tasks, open_learner(wide, plan), wide, plan)
+    learner, whole = open_learner(wide, plan), whole_of(wide)
+    del model, wide  # what edge mode does not train is not to be kept
+    subject = Subject(pictures, "class-incremental", tasks, learner, whole, plan)
     recorder = recorder_of(subject, f"python benchmarks/sparcl.py --only {trial.name}")
     course = course_of(subject, time.perf_counter)
     recorder.before(course.answers(-1))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edge_cl.learning.masking import gradient_importance, weight_importance
 from host_trainer.datasets.batches import Source
-from host_trainer.sparcl.losses import WHOLE, memory_loss, stream_loss
+from host_trainer.sparcl.losses import WHOLE, stream_loss
 from host_trainer.sparcl.schedule import Sparsity
 from host_trainer.training.collector import Collector
 from host_trainer.training.gradients import Loss
@@ -31,15 +31,18 @@ class Assessor:
     """Averages the gradients of both losses on one model; the model is left as it is."""
 
     def __init__(self, model: Any, workers: Workers | None = None) -> None:
-        self._stream = Collector(model, stream_loss, workers=workers, whole=WHOLE)
-        self._memory = Collector(model, memory_loss, workers=workers, whole=WHOLE)
+        # One compiled step serves both: the memory's loss is the single-head one that knows of all classes.
+        self._collector = Collector(model, stream_loss, workers=workers, whole=WHOLE)
 
     def assess(self, stream: Source, memory: Source | None, batches: int) -> Importance:
-        """Return the mean gradients over so many batches each; without a memory the second is zero."""
-        found = _mean(self._stream.collect(stream, batches), batches)
+        """Return the mean gradients over so many batches each; without a memory the second is zero.
+
+        A batch of either has images, labels, and the classes that are `known`.
+        """
+        found = _mean(self._collector.collect(stream, batches), batches)
         if memory is None:
             return Importance(found, {path: np.zeros_like(values) for path, values in found.items()})
-        return Importance(found, _mean(self._memory.collect(memory, batches), batches))
+        return Importance(found, _mean(self._collector.collect(memory, batches), batches))
 
 
 class Snapshot:

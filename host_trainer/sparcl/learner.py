@@ -341,7 +341,7 @@ class Learner:
         def memory(step: int) -> dict[str, NDArray[Any]]:
             drawn = draw(self.reservoir, self.plan.replay, self._rng(ASSESSED, step))
             images = self._changed(FIRST_DRAW, drawn.images, self.steps + step)
-            return {"images": images, "labels": drawn.labels}
+            return {"images": images, "labels": drawn.labels, "known": np.ones(len(self.seen), np.float32)}
 
         batches = min(rules.batches, self.length())
         remembered = self.reservoir.filled > 0

@@ -43,13 +43,11 @@ def _rehearsed(method: Method, call: Call, replayed: list[Any], batch: Mapping[s
 
 
 def stream_loss(call: Call, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return L~(D_t): the single-head loss of the current task (SparCL section 3.1); for CWI and CGI."""
+    """Return the single-head loss for CWI and CGI (SparCL section 3.1): L~(D_t) of the task's classes.
+
+    Of remembered samples with all classes known it is L(M).
+    """
     return single_head(call(batch["images"], training=True), batch["labels"], batch["known"]), {}
-
-
-def memory_loss(call: Call, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return L(M): the cross-entropy of remembered samples over all classes; for CWI and CGI."""
-    return cross_entropy(call(batch["images"], training=True), batch["labels"]), {}
 
 
 def single_head(logits: Any, labels: Any, known: Any) -> Any:

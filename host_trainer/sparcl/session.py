@@ -4,7 +4,6 @@
 another training goes on with new data.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -209,10 +208,10 @@ def _facts(options: Options, subject: Subject) -> dict[str, Any]:
         "protocol": subject.protocol,
         "tasks": len(subject.tasks),
         "before": subject.before,
-        "network": subject.wide.name,
+        "network": subject.whole.name,
         "weights": options.weights or RANDOM,
         "from": str(options.origin) if options.origin else None,
-        "classes": list(subject.wide.classes),
+        "classes": list(subject.whole.classes),
         "pictures": len(subject.data.train.labels),
-        "wide": json.loads(subject.wide.model.to_json()),
+        "wide": subject.whole.graph,
     }

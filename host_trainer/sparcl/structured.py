@@ -51,7 +51,7 @@ class ChannelMasks:
         Raises:
             ConfigError: a network without channels to mask, or too narrow for this sparsity.
         """
-        self._wide, self._rules = wide, sparsity
+        self._drawing, self._rules = wide.to_json(), sparsity  # not its weights: they are nobody's any more
         self.structure = structure_of(wide)
         widths = {group.name: group.width for group in self.structure.groups}
         room = live_counts(self.structure, 1 - sparsity.density)
@@ -60,7 +60,7 @@ class ChannelMasks:
         if not sparsity.masks:
             self._spare = dict.fromkeys(widths, 0)
         self._counts = {name: room[name] - self._spare[name] for name in room}
-        self.slots = first_slots(self._first(widths, seed), room)
+        self.slots = first_slots(self._first(wide, widths, seed), room)
         self.plain = compact(wide, room)
         set_weights(self.plain, gather(weights_of(wide), self.structure, self.slots), NAME)
         self.model, self.gates = gated(self.plain)
@@ -148,19 +148,21 @@ class ChannelMasks:
 
     def finished(self, model: Any) -> Any:
         """Return a model as it is given away: a plain network of the living channels, no slot empty."""
+        import keras
+
         counts = counts_of(self.slots)
         tight = first_slots(live_masks(self.structure, self.slots), counts)
-        small = compact(self._wide, counts)
+        small = compact(keras.models.model_from_json(self._drawing), counts)
         wide = scatter(self._own(model), self.structure, self.slots)
         set_weights(small, gather(wide, self.structure, tight), NAME)
         return small
 
-    def _first(self, widths: Mapping[str, int], seed: int) -> Masks:
+    def _first(self, wide: Any, widths: Mapping[str, int], seed: int) -> Masks:
         if self._rules.initial != "magnitude":
             rng = np.random.default_rng(seed)
             return {name: random_mask(width, self._counts[name], rng) for name, width in widths.items()}
         every = {name: np.ones(width, bool) for name, width in widths.items()}
-        scores = {path: np.abs(v) for path, v in weights_of(self._wide).items() if self._is_kernel(path)}
+        scores = {path: np.abs(v) for path, v in weights_of(wide).items() if self._is_kernel(path)}
         whole = Slots({name: np.arange(width) for name, width in widths.items()})
         worth = channel_importance(self.structure, whole, scores)
         return {n: most_important(mask, worth[n], self._counts[n]) for n, mask in every.items()}

@@ -1,9 +1,10 @@
 """Makes what is learned and who learns it: data, tasks, network, learner; new or from a finished training."""
 
+import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,24 @@ USUAL_TASKS = 5
 OpenData = Callable[[tuple[int, int], int], DataSet]  # (size, least classes)
 
 
+class Whole(NamedTuple):
+    """The whole network around a learner's own; not its weights, which in edge mode nobody needs.
+
+    Attributes:
+        name: what a person calls it.
+        classes: names of its logits.
+        graph: Keras' own configuration, as plain JSON values.
+        macs: multiply-adds of one picture's forward pass, by kernel path.
+        sizes: how many weights the kernels under masks have, by path.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    graph: dict[str, Any]
+    macs: dict[str, int]
+    sizes: dict[str, int]
+
+
 class Subject(NamedTuple):
     """What is learned, and by whom.
 
@@ -44,7 +63,7 @@ class Subject(NamedTuple):
         protocol: how they were shared out.
         tasks: in the order taught.
         learner: who learns.
-        wide: the whole network around the learner's own.
+        whole: the network around the learner's own.
         plan: how.
         before: tasks that the learner was taught in earlier trainings.
     """
@@ -53,7 +72,7 @@ class Subject(NamedTuple):
     protocol: str
     tasks: tuple[Task, ...]
     learner: Learner
-    wide: Network
+    whole: Whole
     plan: Plan
     before: int = 0
 
@@ -72,7 +91,8 @@ def new_subject(options: Options, open_data: OpenData, workers: Workers | None =
     check_batch(tasks, plan.batch)
     model = with_head(backbone.model, len(data.classes), plan.seed)
     wide = backbone._replace(model=model, classes=data.classes)
-    return Subject(data, options.protocol, tasks, open_learner(wide, plan, workers), wide, plan)
+    whole = whole_of(wide)
+    return Subject(data, options.protocol, tasks, open_learner(wide, plan, workers), whole, plan)
 
 
 def next_subject(
@@ -97,7 +117,14 @@ def next_subject(
     learner = open_learner(wide, plan, workers)
     weights = widened_weights(weights_of(before.model), count)
     learner.restore(weights, widened_state(finished.state, count), finished.steps)
-    return Subject(data, options.protocol, tasks, learner, wide, plan, finished.taught)
+    return Subject(data, options.protocol, tasks, learner, whole_of(wide), plan, finished.taught)
+
+
+def whole_of(network: Network) -> Whole:
+    """Return what is told of a whole network."""
+    model = network.model
+    sizes = {path: int(np.prod(kernel.shape)) for path, kernel in sparse_kernels(model).items()}
+    return Whole(network.name, network.classes, json.loads(model.to_json()), forward_macs(model), sizes)
 
 
 def course_of(subject: Subject, clock: Clock) -> Course:
@@ -115,8 +142,7 @@ def course_of(subject: Subject, clock: Clock) -> Course:
 
 def recorder_of(subject: Subject, command: str) -> Recorder:
     """Return the record of a subject before anything happened; `command` is what repeats it."""
-    plan, wide = subject.plan, subject.wide.model
-    sizes = {path: int(np.prod(kernel.shape)) for path, kernel in sparse_kernels(wide).items()}
+    plan, whole = subject.plan, subject.whole
     rules = plan.sparsity
     unknown = ((None,) * len(subject.tasks),) * len(subject.tasks)
     described = Record(
@@ -127,17 +153,17 @@ def recorder_of(subject: Subject, command: str) -> Recorder:
         sparsity=rules.sparsity if rules else None,
         buffer=plan.buffer if plan.method.draws else 0,
         seed=plan.seed,
-        network=subject.wide.name,
+        network=whole.name,
         dataset=Path(subject.data.name).name,
-        classes=subject.wide.classes,
-        tasks=tuple(_told(task, subject.wide.classes) for task in subject.tasks),
+        classes=whole.classes,
+        tasks=tuple(_told(task, whole.classes) for task in subject.tasks),
         class_il=unknown,
         task_il=unknown,
         metrics=Metrics(*(None,) * 6),
         totals=Totals({}, 0, 0, 0, 0, 0, 0, 0),
         settings=_settings(plan),
     )
-    return Recorder(described, forward_macs(wide), sizes, method_of(plan.method.name).draws)
+    return Recorder(described, whole.macs, whole.sizes, method_of(plan.method.name).draws)
 
 
 def _lesson(

@@ -4,6 +4,7 @@ TensorFlow keeps the numbers in the model and changes them in place; JAX passes 
 A `Stepper` hides which, and nothing else: no loop, no data, no disk.
 """
 
+import gc
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -137,7 +138,8 @@ class _TensorFlowStepper:
             return {"loss": value, **more}
 
         # Shapes are those of the first batch; a last, shorter one traces once more.
-        self._step = tf.function(step, jit_compile=jit, reduce_retracing=True)
+        self._compiled = partial(tf.function, step, jit_compile=jit, reduce_retracing=True)
+        self._step, self._names = self._compiled(), frozenset[str]()
         self._tensor, self._shared = tf.convert_to_tensor, shared
 
     def step(self, batch: Batch) -> Told:
@@ -148,6 +150,10 @@ class _TensorFlowStepper:
             return self._stepped(workers.part(batch, whole))
 
     def _stepped(self, batch: Batch) -> Told:
+        if batch.keys() != self._names:
+            # What was traced for other batches, as those before there is a memory, holds tens of megabytes.
+            self._step, self._names = self._compiled(), frozenset(batch)
+            gc.collect()
         return _plain(self._step({name: self._tensor(values) for name, values in batch.items()}))
 
     def guard(self, masks: Mapping[str, np.ndarray]) -> None:

@@ -1,0 +1,154 @@
+"""Memory of sparse training: what a training takes above an idle TensorFlow, and what its tensors take.
+
+Each trial is a process of its own on one thread: two tasks of drawn pictures, two epochs of a few steps each,
+an evaluation after each. Above idle is the highest resident memory (VmHWM) less what the process held once
+TensorFlow, Keras and their kernels were loaded and had run one small step; TensorFlow alone takes some 700 MB
+of this machine, which no method can save. Tensors are the peak of TensorFlow's own allocator in a second
+process: weights, activations, gradients, and nothing of the compiled graphs.
+
+Resident memory moves by a third from run to run, for the system's allocator gives back what it likes.
+
+Expected time on a slow core: 30 minutes.
+
+    python benchmarks/sparcl_memory.py [--width 0.5 1] [--write]
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cifar
+import ledger
+import numpy as np
+
+TRIALS = ("derpp", "cls-er", "edge-0.75", "edge-0.9", "edge-0.95")
+MEMORY_SHARE = 0.6  # of edge 0.9 against dense DER++
+STEPS, EPOCHS, PICTURES = 8, 2, 1000
+ALLOCATOR = "TF_CPU_ALLOCATOR_USE_BFC"  # keeps count of what it gives out
+
+
+def resident(name: str) -> int:
+    """Return a figure of this process in bytes: VmRSS, VmHWM."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    words = next(line.split() for line in lines if line.startswith(f"{name}:"))
+    return 1024 * int(words[1])
+
+
+def run_trial(name: str, width: str) -> dict[str, int]:
+    """Train a little, and return bytes: `idle`, `peak`, and of TensorFlow's allocator `tensors`."""
+    import tensorflow as tf
+
+    _warm_up()
+    idle = resident("VmRSS")
+    learner = _learner(name, width)
+    for task in range(2):
+        lesson = _lesson(2 * task)
+        learner.begin_task(lesson)
+        for epoch in range(EPOCHS):
+            learner.begin_epoch(lesson, task, epoch)
+            for at in range(STEPS):
+                learner.step(lesson, learner.batch_of(lesson, task, epoch, at), task, at, at + 1 == STEPS)
+        learner.answer(lesson.images[:500])
+    tensors = tf.config.experimental.get_memory_info("CPU:0")["peak"] if ALLOCATOR in os.environ else 0
+    return {"idle": idle, "peak": resident("VmHWM"), "tensors": int(tensors)}
+
+
+def _warm_up() -> None:
+    """Let the libraries load their kernels: a step of a network of one convolution."""
+    import keras
+
+    from host_trainer.training.gradients import open_stepper
+
+    image = keras.Input((8, 8, 3))
+    maps = keras.layers.ReLU()(keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image)))
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(maps))
+
+    def loss(call: Any, batch: Any) -> Any:
+        return keras.ops.mean(call(batch["images"], training=True)), {}
+
+    stepper = open_stepper(model, keras.optimizers.SGD(0.1), loss)
+    stepper.step({"images": np.zeros((2, 8, 8, 3), np.float32)})
+
+
+def _learner(name: str, width: str) -> Any:
+    from host_trainer.backbones.networks import build, parse_spec, with_head
+    from host_trainer.network import Network
+    from host_trainer.sparcl.learner import open_learner
+    from host_trainer.sparcl.plan import make_plan
+    from host_trainer.sparcl.schedule import Sparsity
+
+    mode, _, sparsity = name.rpartition("-")
+    rules = Sparsity(mode, float(sparsity)) if mode == "edge" else None
+    plan = make_plan("sparcl-derpp" if rules else name, rules, epochs=EPOCHS)
+    model = with_head(build(parse_spec(f"resnet18:{width}/32")), 10)
+    return open_learner(Network(model, tuple("abcdefghij")), plan)
+
+
+def _lesson(first: int) -> Any:
+    from host_trainer.sparcl.learner import Lesson
+
+    rng, labels = np.random.default_rng(first), np.repeat(np.arange(first, first + 2), PICTURES)
+    images = rng.integers(0, 255, (2 * PICTURES, *cifar.SIZE, 3), np.uint8)
+    return Lesson(images, labels.astype(np.int32), np.arange(first, first + 2))
+
+
+def measured(name: str, width: str, runs: int) -> dict[str, float]:
+    """Return MB above idle, the median of some processes, and of tensors, which are the same in each."""
+    above = sorted(told["peak"] - told["idle"] for told in (_told(name, width) for _ in range(runs)))
+    found = {
+        "above": above[runs // 2] / 1e6,
+        "tensors": _told(name, width, **{ALLOCATOR: "true"})["tensors"] / 1e6,
+    }
+    print(
+        f"{name} at width {width}: {found}, above idle {[round(one / 1e6) for one in above]}", file=sys.stderr
+    )
+    return found
+
+
+def _told(name: str, width: str, **environment: str) -> dict[str, int]:
+    words = [sys.executable, __file__, "--trial", name, width]
+    done = subprocess.run(
+        words, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def rows(width: str, runs: int) -> list[ledger.Row]:
+    """Hold every trial against dense DER++."""
+    found = {name: measured(name, width, runs) for name in TRIALS}
+    told = []
+    for kind, words in (("above", "resident above idle TensorFlow"), ("tensors", "tensors")):
+        dense = found["derpp"][kind]
+        for name, each in found.items():
+            claim, note = f"width {width}, {name}: {words}, share of dense DER++'s", f" ({each[kind]:.0f} MB)"
+            if name == "edge-0.9":
+                told.append(ledger.at_most(claim, each[kind] / dense, MEMORY_SHARE, digits=2, note=note))
+            else:
+                told.append(ledger.Row(claim, f"{each[kind] / dense:.2f}{note}"))
+    return told
+
+
+def main() -> None:
+    """Measure, and say what came out."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--width", nargs="+", default=["0.5", "1"], metavar="FACTOR")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="processes a figure (%(default)s)")
+    parser.add_argument("--write", action="store_true", help="put the rows into the ledger")
+    parser.add_argument("--trial", nargs=2, metavar=("NAME", "WIDTH"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.trial:
+        print(json.dumps(run_trial(*args.trial)))
+        return
+    told = [row for width in args.width for row in rows(width, args.runs)]
+    ledger.show("Memory of sparse training, ResNet-18", told)
+    if args.write:
+        ledger.write("sparcl-memory", "python benchmarks/sparcl_memory.py", ledger.rows_table(told))
+
+
+if __name__ == "__main__":
+    cifar.on_one_core()
+    main()
