@@ -6,10 +6,10 @@ One file that needs no other and fetches nothing, in the page of the workshop's 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from host_trainer.pages.charts import Axis, bars, table
+from host_trainer.pages.figures import NONE, percent, plain, shortened, size, text, whole_percent
+from host_trainer.pages.page import card, headline, page, section
 from host_trainer.retraining.gate import HELD_OUT, Line, Pairs, Verdict, verdict_of
-from host_trainer.sparcl.charts import Axis, bars, table
-from host_trainer.sparcl.figures import NONE, percent, plain, shortened, size, text, whole_percent
-from host_trainer.sparcl.page import card, headline, page, section
 
 Facts = Mapping[str, Any]
 NAME_LENGTH = 28  # of a device or a class, where there is little room

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from host_trainer.sparcl.charts import CLOCK, Axis, Mark, scatter
-from host_trainer.sparcl.figures import (
+from host_trainer.pages.charts import CLOCK, Axis, Mark, scatter
+from host_trainer.pages.figures import (
     NONE,
     Format,
     duration,
@@ -16,7 +16,7 @@ from host_trainer.sparcl.figures import (
     text,
     whole_percent,
 )
-from host_trainer.sparcl.page import card, page, section
+from host_trainer.pages.page import card, page, section
 from host_trainer.sparcl.record import Record
 
 WIDE = 8  # costs that differ by more are drawn on a logarithmic axis

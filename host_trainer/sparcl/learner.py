@@ -5,7 +5,7 @@ and no end: `session` asks for one step after the other, and saves between any t
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +17,11 @@ from host_trainer.network import Network, to_input
 from host_trainer.sparcl.attendance import Attendance, dismissed, everybody, noted
 from host_trainer.sparcl.importance import Assessor, Importance, Snapshot
 from host_trainer.sparcl.losses import ABSENT, LOGITS, WHOLE, objective
+from host_trainer.sparcl.masks import Masking, open_masking
 from host_trainer.sparcl.methods import Scope
 from host_trainer.sparcl.plan import Plan
 from host_trainer.sparcl.reservoir import Memories, Reservoir, draw, empty, offer
-from host_trainer.sparcl.schedule import EDGE, OFFICIAL, Move, Sparsity, move_at, stage_of
-from host_trainer.sparcl.structured import ChannelMasks
-from host_trainer.sparcl.weights import WeightMasks
+from host_trainer.sparcl.schedule import OFFICIAL, Sparsity, move_at, stage_of
 from host_trainer.training.gradients import FOLLOW, open_forward, open_stepper
 from host_trainer.training.workers import Workers
 
@@ -40,67 +39,6 @@ class Lesson(NamedTuple):
     images: NDArray[np.uint8]
     labels: NDArray[np.int32]
     classes: NDArray[np.intp]
-
-
-class Masking(Protocol):
-    """Which part of a network lives and moves: single weights, or whole channels."""
-
-    model: Any
-
-    def lead(self, followers: list[Any]) -> None:
-        """Move these copies of the model too."""
-        ...
-
-    @property
-    def guarded(self) -> tuple[str, ...]:
-        """Paths of the variables whose gradients pass a mask."""
-        ...
-
-    def guards(self) -> dict[str, NDArray[Any]]:
-        """Return those masks."""
-        ...
-
-    def move(
-        self, move: Move, found: Importance | None, seed: tuple[int, ...]
-    ) -> dict[str, NDArray[np.bool_]]:
-        """Prune and grow (TDM); return, by path, which entries are weights that lived before and live now."""
-        ...
-
-    def release(self) -> None:
-        """Let gradients of everything be taken, as the importance needs them; `choose` comes after."""
-        ...
-
-    def choose(self, found: Importance) -> None:
-        """Choose what moves (DGM)."""
-        ...
-
-    def densities(self) -> dict[str, float]:
-        """Return which share of each kernel lives, by path."""
-        ...
-
-    def movements(self) -> dict[str, float]:
-        """Return which share of each kernel moves, by path."""
-        ...
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Return what `restore` needs."""
-        ...
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Take up a saved state."""
-        ...
-
-    def saved(self) -> Any:
-        """Return the model as it is saved: of Keras' own layers."""
-        ...
-
-    def take(self, weights: Mapping[str, NDArray[Any]]) -> None:
-        """Give the model the weights of a saved one."""
-        ...
-
-    def finished(self, model: Any) -> Any:
-        """Return a model as it is given away."""
-        ...
 
 
 class Step(NamedTuple):
@@ -445,7 +383,7 @@ def open_learner(network: Network, plan: Plan, workers: Workers | None = None) -
     for layer in network.model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = NORM_MOMENTUM
-    masking = _masking(network.model, plan)
+    masking = open_masking(network.model, plan)
     model = masking.model if masking else network.model
     averages = plan.method.averages
     answering = masking.saved() if masking else model
@@ -453,13 +391,6 @@ def open_learner(network: Network, plan: Plan, workers: Workers | None = None) -
     if masking:
         masking.lead(followers)
     return Learner(network._replace(model=model), masking, followers, plan, workers)
-
-
-def _masking(model: Any, plan: Plan) -> Masking | None:
-    rules = plan.sparsity
-    if rules is None or not (rules.masks or rules.gradients):
-        return None
-    return (ChannelMasks if rules.mode == EDGE else WeightMasks)(model, rules, plan.seed)
 
 
 def _copy(model: Any) -> Any:

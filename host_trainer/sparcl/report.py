@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from host_trainer.sparcl.charts import CLOCK, Axis, Series, bars, heat, line, step, table
-from host_trainer.sparcl.figures import (
+from host_trainer.pages.charts import CLOCK, Axis, Series, bars, heat, line, step, table
+from host_trainer.pages.figures import (
     duration,
     flop,
     percent,
@@ -15,7 +15,7 @@ from host_trainer.sparcl.figures import (
     text,
     whole_percent,
 )
-from host_trainer.sparcl.page import card, headline, page, section
+from host_trainer.pages.page import card, headline, page, section
 from host_trainer.sparcl.record import Epoch, Grid, Record
 
 NAME_LENGTH = 24  # of a task, where there is little room

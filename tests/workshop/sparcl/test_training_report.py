@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from host_trainer.sparcl.charts import Axis, Mark, Series, bars, heat, line, scatter, step, ticks
+from host_trainer.pages.charts import Axis, Mark, Series, bars, heat, line, scatter, step, ticks
+from host_trainer.pages.figures import duration, flop, shortened, size, text
 from host_trainer.sparcl.comparison import compare, grouped
-from host_trainer.sparcl.figures import duration, flop, shortened, size, text
 from host_trainer.sparcl.record import Bin, Epoch, Metrics, Record, Task, Totals
 from host_trainer.sparcl.report import mean_accuracies, render
 

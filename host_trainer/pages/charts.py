@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from math import ceil, floor, isfinite, log10
 from typing import NamedTuple
 
-from host_trainer.sparcl.figures import NONE, Format, plain, shortened, text
+from host_trainer.pages.figures import NONE, Format, plain, shortened, text
 
 WIDTH, HEIGHT = 360, 224  # of a chart's own units: about pixels on a phone
 TOP, RIGHT, BOTTOM = 32, 16, 36  # room for names above, the last tick, ticks and name below

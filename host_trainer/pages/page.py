@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from host_trainer.sparcl.figures import text
+from host_trainer.pages.figures import text
 
 # Nothing is fetched and nothing is run, whatever the names in a record say.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
