@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import resource
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edge_cl.commands.terminal import Progress, fraction, listed, megabytes, percent, size_bytes, whole_number
 from edge_cl.config import MAX_THREADS, MAX_VIEWS
 from edge_cl.device import shipped
+from edge_cl.device.resident import peak_resident_bytes
 from edge_cl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ MAX_STEPS = 100_000  # SGD steps of one consolidation; a minute on a small board
 MAX_UPDATE = 1_000_000  # samples between two consolidations; more than any task here has
 MAX_HIDDEN = 65_536  # units; 256 MB of dense weights at D = 1024
 MAX_TASKS = 1_000_000  # the protocols refuse far fewer in words of their own
-RSS_UNIT_BYTES = 1024  # of ru_maxrss on Linux
 DIGITS = 6  # of accuracies in the result: one picture in a million
 CACHE_NAME = "features.db"
 
@@ -140,7 +139,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         **_figures(learner, trial, embed_ms),
         **_audit(learner, trial, noise, args),
         "flash_bytes_written": _flash_bytes(args, space, learner, trial, taught),
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES,
+        "peak_rss_bytes": peak_resident_bytes(),
         "refused": [
             {"file": found.name, "reason": found.reason}
             for found in (*data.refused, *train.refused, *test.refused)

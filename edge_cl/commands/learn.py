@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import resource
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from edge_cl.commands.terminal import (
     whole_number,
 )
 from edge_cl.config import MAX_VIEWS
+from edge_cl.device.resident import peak_resident_bytes
 from edge_cl.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from edge_cl.device.teaching import Taught
 
 MAX_STEPS = 100_000  # SGD steps of one consolidation; a minute on a small board
-RSS_UNIT_BYTES = 1024  # of ru_maxrss on Linux
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         agent.save()
         result = _result(agent, taught, offer)
     result["timings"] = agent.timings.to_dict(1000 * (time.perf_counter() - start))
-    result["peak_rss_bytes"] = RSS_UNIT_BYTES * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    result["peak_rss_bytes"] = peak_resident_bytes()
     _refuse_nothing(taught, result)
     return result
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.config import Settings
+from edge_cl.device.resident import peak_resident_bytes
 from edge_cl.device.staged import open_staged
 from edge_cl.errors import EdgeError, MismatchError, ReleaseError, StoreError
 from edge_cl.evaluation.agreement import Agreement, agreement
@@ -102,7 +103,7 @@ def check_backbone(
     reason = _differs(found, gates, is_same and here.dtype != "float32")
     if reason:
         raise ReleaseError(reason)
-    latency, memory = _latency_us(backbone, golden.inputs), _peak_kilobytes(backbone.process)
+    latency, memory = _latency_us(backbone, golden.inputs), _peak_kilobytes(backbone)
     _check_cost("one picture takes", latency / 1000, (gates.latency / 1000, budget.latency_ms), "ms")
     _check_cost("its backbone takes", memory / KILOBYTE, (gates.memory / KILOBYTE, budget.memory_mb), "MB")
     return {"golden_equal": round(found.equal, 4), "golden_cosine": round(found.cosine_min, 4),
@@ -136,13 +137,9 @@ def _latency_us(backbone: Backbone, pixels: NDArray[np.uint8]) -> int:
     return round(1e6 * float(np.median(times)))
 
 
-def _peak_kilobytes(process: int | None) -> int:
-    """Return the most memory that a process had resident; 0 where the kernel does not say."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 // KILOBYTE for line in lines if line.startswith("VmHWM:")), 0)
+def _peak_kilobytes(backbone: Backbone) -> int:
+    """Return the most memory that its engine had resident in a process of its own; 0 without one."""
+    return peak_resident_bytes(backbone.process) // KILOBYTE if backbone.process else 0
 
 
 def _check_cost(what: str, found: float, most: Sequence[float], unit: str) -> None:

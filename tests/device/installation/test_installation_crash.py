@@ -134,7 +134,7 @@ def check_it_goes_on(world: World, end: str, outcome: Outcome) -> None:
     """The same steps again, or what is left of them, lead to the end; a failed try is one of three."""
     installation = Installation(world.state, BOARD)
     record = installation.standing()
-    if record.state == "idle":
+    if record.state == "idle" or (end == "keep" and record.state == "rollback"):  # its engine was killed
         installation.consider(world.release, world.manifest, None, later(0))
     record = installation.advance(later(1))
     assert record.state in (("rollback", PROBATION) if end == "undo" else ("commit", PROBATION)), outcome
