@@ -18,6 +18,7 @@ import contextlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,7 @@ NAMES = ("kitchen", "garage")
 PAGE = re.compile(r"http://localhost:\d+/")
 STARTED_S = 60.0
 OFFERED_TRIES = 10
+TRAINING = ("--epochs", "20", "--sparsity", "0.25", "--rate", "0.003")  # of a network that has learned before
 DEATHS = 3  # after which a release on probation is undone
 # What the owner of a device decides: all may leave, and a release is kept after a few answers.
 SETTINGS = {
@@ -139,9 +141,31 @@ def _found(host: Host, story: Story, photos: Path) -> None:
     print(f"  $ host-trainer init fleet --model {MODEL}")
     host.run("init", str(host.fleet), "--model", MODEL, "--no-passphrase")
     mirror = [] if story.is_mirror else ["--no-mirror"]
-    print(f"  $ host-trainer retrain fleet --model {MODEL} --first --backbone {backbone.name} --data first")
+    augment = "flip,crop" if story.is_mirror else "crop"
+    network = str(host.fleet.with_name("network"))
+    print(
+        f"  $ host-trainer train --network {backbone.name} --method sparcl-derpp --data first --out network",
+        flush=True,
+    )
+    host.run(
+        *(
+            "train",
+            "--network",
+            str(backbone),
+            "--data",
+            str(photos / "first"),
+            "--tasks",
+            "1",
+            "--out",
+            network,
+        ),
+        *("--method", "sparcl-derpp", "--augment", augment, *TRAINING),
+    )
+    print(
+        f"  $ host-trainer retrain fleet --model {MODEL} --first --network network --data first", flush=True
+    )
     made = host.run(
-        *("retrain", str(host.fleet), "--model", MODEL, "--first", "--backbone", str(backbone)),
+        *("retrain", str(host.fleet), "--model", MODEL, "--first", "--network", network),
         *("--data", str(photos / "first"), "--held-out", str(photos / "judged"), *mirror),
     )
     print(f"  bundle {made['bundle']} is proven, signed, and listed in {CHANNEL}")
@@ -230,6 +254,7 @@ def _tampered(host: Host, device: Device, home: Path) -> None:
     file.write_bytes(spoiled)
     print("  bundle 3 is published, and somebody changes one bit of it on the web server")
     _take(device, "kitchen", 3)
+    _expect(device, 2, "commit")
     file.write_bytes(honest)
 
 
@@ -237,6 +262,7 @@ def _worse(host: Host, device: Device, home: Path) -> None:
     print("\n  bundle 4 is signed by mistake: its classes are in the wrong order")
     _publish(host, _renumbered(host, 4, is_confused=True), home / "four.bundle", 4)
     _take(device, "kitchen", 4)
+    _expect(device, 2, "rollback")
 
 
 def _deadly(host: Host, device: Device, photos: Path, kinds: Sequence[str], home: Path) -> None:
@@ -246,14 +272,31 @@ def _deadly(host: Host, device: Device, photos: Path, kinds: Sequence[str], home
     files = [str(path) for kind in kinds for path in sorted((photos / "test" / kind).iterdir())]
     marks = device.state / "installation" / "watch"
     for _ in range(DEATHS):
-        process = device.start("predict", *files)
-        while process.poll() is None and not any(marks.glob("run-*")):
-            time.sleep(0.002)
-        process.kill()
-        process.wait()
+        _kill_at_work(device.start("predict", *files), marks)
         print("  garage   $ edge-cl predict ... killed")
     device.run("predict", files[0])
     print(f"  garage   $ edge-cl predict: {_standing(device)}")
+    _expect(device, 2, "rollback")
+
+
+def _expect(device: Device, bundle: int, state: str) -> None:
+    """End the story here unless that bundle runs, and the last one that was tried came to that state."""
+    found = device.run("status")["release"]
+    if (found["bundle"], found["installation"]) != (bundle, state):
+        raise SystemExit(f"bundle {bundle} should run and the last one stand at {state}: {found}")
+
+
+def _kill_at_work(process: subprocess.Popen, marks: Path) -> None:
+    """Kill a process in the middle of an answer: held still, it still has the mark that it answers under."""
+    dead = set(marks.glob("run-*"))
+    while process.poll() is None:
+        process.send_signal(signal.SIGSTOP)
+        if set(marks.glob("run-*")) - dead:
+            break
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
 
 
 def _renumbered(host: Host, number: int, is_confused: bool = False) -> bytes:

@@ -77,6 +77,7 @@ def test_its_own_result_is_a_network_to_start_from(photos: Path, tmp_path: Path)
     assert result["classes"] == ["glass", "metal", "paper"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_and_the_same_command_goes_on(drawn: Path, tmp_path: Path) -> None:
     """That it goes on bit for bit is told by test_trainer.py."""
     out = tmp_path / "cut"

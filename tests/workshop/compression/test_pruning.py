@@ -37,7 +37,10 @@ def kernels(network: Network) -> dict[str, np.ndarray]:
     return {path: np.asarray(kernel.value) for path, kernel in prunable(network.model).items()}
 
 
-@pytest.mark.parametrize(("saliency", "distribution"), [("magnitude", "uniform"), ("obd", "erk")])
+@pytest.mark.parametrize(
+    ("saliency", "distribution"),
+    [pytest.param("magnitude", "uniform", marks=pytest.mark.slow), ("obd", "erk")],
+)
 def test_the_pruned_network_is_exactly_as_dense_as_asked(
     network: Network, saliency: str, distribution: str
 ) -> None:

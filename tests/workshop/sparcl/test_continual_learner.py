@@ -104,7 +104,12 @@ def _dead_are_zero(learner: Learner) -> None:
 
 @pytest.mark.parametrize(
     ("method", "mode"),
-    [("cls-er", None), ("er-ace", None), ("sparcl-derpp", "official"), ("sparcl-derpp", "edge")],
+    [
+        pytest.param("cls-er", None, marks=pytest.mark.slow),
+        pytest.param("er-ace", None, marks=pytest.mark.slow),
+        pytest.param("sparcl-derpp", "official", marks=pytest.mark.slow),
+        ("sparcl-derpp", "edge"),
+    ],
 )
 def test_a_stopped_training_goes_on_bit_for_bit(method: str, mode: str | None) -> None:
     rules = sparse(mode) if mode else None
@@ -168,6 +173,7 @@ def test_what_is_saved_has_no_gates_and_gates_do_not_matter_to_who_takes_it_up()
         again.restore(weights_of(learner.network.model), learner.state(), learner.steps)
 
 
+@pytest.mark.slow
 def test_parts_are_left_out_one_by_one() -> None:
     full = open_learner(network(), plan("sparcl-derpp", sparse("paper", masks=False)))
     assert all(share == 1 for share in full.masking.densities().values())

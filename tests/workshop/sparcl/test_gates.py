@@ -181,6 +181,7 @@ def test_a_layer_that_learns_nothing_has_no_gate() -> None:
     assert "stem" not in gates and "stem" not in blocks_of(model)
 
 
+@pytest.mark.slow
 def test_gates_are_the_same_on_jax() -> None:
     if find_spec("jax") is None:
         pytest.skip("JAX is not installed: the second backend cannot be tried (pip install jax)")

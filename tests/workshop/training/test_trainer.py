@@ -29,7 +29,9 @@ def job(optimizer: str = "adamw", **facts: object) -> Job:
     return Job(Network(model, ("a", "b", "c")), cross_entropy(), batch, recipe, facts)
 
 
-@pytest.mark.parametrize(("optimizer", "stopped"), [("adamw", 1), ("sgd", 4)])  # 4: just saved
+@pytest.mark.parametrize(
+    ("optimizer", "stopped"), [pytest.param("adamw", 1, marks=pytest.mark.slow), ("sgd", 4)]
+)  # 4: just saved
 def test_stopped_and_gone_on_is_the_uninterrupted_run_bit_for_bit(
     optimizer: str, stopped: int, tmp_path: Path
 ) -> None:
