@@ -239,4 +239,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    ledger.on_one_thread()  # of each of the many threads; they would wait for each other's
     main()

@@ -68,6 +68,19 @@ Epochs = Annotated[
         show_default="as it was trained",
     ),
 ]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="Where a network is trained on: processes of this machine, or ray: tasks on the cluster of"
+        " RAY_ADDRESS, which sees the fleet's folder.",
+    ),
+]
+Count = Annotated[
+    int,
+    typer.Option("--workers", metavar="N", min=1, max=64, help="Processes that share each batch."),
+]
 NoMirror = Annotated[
     bool, typer.Option("--no-mirror", help="With --first: a mirrored picture means something else.")
 ]
@@ -105,6 +118,8 @@ def retrain(
     no_mirror: NoMirror = False,
     head_only: HeadOnly = False,
     epochs: Epochs = None,
+    engine: Engine = "processes",
+    workers: Count = 1,
     contents: ContentsFolder = None,
     cap: Cap = 0.5,
     worker: AsWorker = False,
@@ -123,13 +138,14 @@ def retrain(
     rejected it.
     """
     quiet_libraries()
-    _check(first, {"--backbone": backbone, "--network": network, "--data": data}, once and not worker)
+    _check(first, {"--backbone": backbone, "--network": network, "--data": data}, once and not worker, engine)
     where = {"--database": database, "--objects": objects, "--s3-endpoint": endpoint}
     if queue:
         _ask(fleet, model, address(*where.values()), as_json)
         return
     if worker:
-        given = {"--held-out": held_out, "--epochs": epochs, "--cap": cap}
+        given: dict[str, object] = {"--held-out": held_out, "--epochs": epochs, "--cap": cap}
+        given |= {"--engine": engine, "--workers": workers}
         words = [str(word) for option, value in given.items() if value for word in (option, value)]
         _be_worker(fleet, where, [*words, *(["--head-only"] if head_only else [])], once, as_json)
         return
@@ -148,6 +164,8 @@ def retrain(
         mirror=not no_mirror,
         head_only=head_only,
         epochs=epochs,
+        engine=engine,
+        workers=workers,
         cap=cap,
     )
     with stopping() as stopped, _heard(options, contents, where) as heard:
@@ -159,10 +177,14 @@ def retrain(
     raise typer.Exit(0 if result["accepted"] or result["idle"] else 1)
 
 
-def _check(first: bool, of_first: dict[str, Path | None], once_alone: bool) -> None:
+def _check(first: bool, of_first: dict[str, Path | None], once_alone: bool, engine: str) -> None:
+    from host_trainer.sparcl.sweep import ENGINES
+
     for name, value in of_first.items():
         if value is not None and not first:
             raise ConfigError(f"{name} belongs to a first release: give --first too")
+    if engine not in ENGINES:
+        raise ConfigError(f"no engine {engine!r}: give {' or '.join(ENGINES)}")
     if once_alone:
         raise ConfigError("--once belongs to a worker: give --worker too")
 

@@ -41,6 +41,8 @@ class Options:
     head_only: bool = False
     cap: float = 0.5
     epochs: int | None = None
+    engine: str = "processes"
+    workers: int = 1
     policy: Policy = field(default_factory=Policy)
     head: HeadConfig = field(default_factory=HeadConfig)
     budgets: Budgets = field(default_factory=Budgets)

@@ -14,13 +14,14 @@ from host_trainer.artefacts import remove_folder
 from host_trainer.checkpoints import NETWORK
 from host_trainer.datasets.folders import read_folder
 from host_trainer.datasets.splits import spread
-from host_trainer.retraining.job import World
+from host_trainer.retraining.job import Options, World
 from host_trainer.retraining.runs import copy_file, copy_folder, read_facts
 
 LEAST_PICTURES = 4  # of a class that the network has not met
 REHEARSED = 50  # of the host's own pictures of a class, beside the network's buffer
 TRAINED, EXPORTED, PICTURES = "trained", "exported", "pictures"
 RECORD = "record.json"
+SAVE_EVERY = 100  # steps
 CONTINUAL = "continual"  # inside a finished training, what it can be gone on from
 
 
@@ -89,7 +90,7 @@ def own_shown(folder: Path) -> list[Shown]:
 
 
 def trained_on(
-    origin: Path, shown: Sequence[Shown], scratch: Path, epochs: int | None, world: World
+    origin: Path, shown: Sequence[Shown], scratch: Path, asked: Options, world: World
 ) -> dict[str, Any]:
     """Train the network of `origin` on, and return plain facts; the result is in `scratch`/trained.
 
@@ -102,20 +103,45 @@ def trained_on(
     folder = laid_out(shown, scratch / PICTURES)
     out = scratch / TRAINED
     if not (out / NETWORK).is_file():  # else it had ended when the run was killed
-        _train(folder, out, origin, epochs, world)
+        _train(folder, out, origin, asked, world)
     metrics = read_facts(out / RECORD)["metrics"]
     return {"class_il": metrics["class_il"]}
 
 
-def _train(folder: Path, out: Path, origin: Path, epochs: int | None, world: World) -> None:
+def _train(folder: Path, out: Path, origin: Path, asked: Options, world: World) -> None:
+    from host_trainer.sparcl.sweep import PROCESSES
+
+    if (asked.engine, asked.workers) == (PROCESSES, 1):
+        _train_here(folder, out, origin, asked.epochs, world)
+    else:
+        _train_elsewhere(folder, out, origin, asked, world)
+
+
+def _train_here(folder: Path, out: Path, origin: Path, epochs: int | None, world: World) -> None:
     from host_trainer.export.cost import peak_bytes
-    from host_trainer.sparcl.options import Options
+    from host_trainer.sparcl.options import Options as TrainingOptions
     from host_trainer.sparcl.session import World as Training
     from host_trainer.sparcl.session import train_continually
 
-    options = Options(data=str(folder), out=out, origin=origin, tasks=1, epochs=epochs, save_every=100)
+    options = TrainingOptions(
+        data=str(folder), out=out, origin=origin, tasks=1, epochs=epochs, save_every=SAVE_EVERY
+    )
     around = Training(world.clock, peak_bytes, world.open_meter, world.say, world.stopped)
     train_continually(options, around)
+
+
+def _train_elsewhere(folder: Path, out: Path, origin: Path, asked: Options, world: World) -> None:
+    """Train by the command of a person, in several processes or on Ray's cluster."""
+    from host_trainer.sparcl.sweep import Run, carry_out, words_of
+
+    given = {"origin": origin, "new_data": folder, "out": out, "tasks": 1, "save_every": SAVE_EVERY}
+    given |= {"workers": asked.workers} | ({} if asked.epochs is None else {"epochs": asked.epochs})
+    words = words_of({name: _absolute(value) for name, value in given.items()})
+    carry_out([Run(TRAINED, words, out, asked.workers)], asked.engine, 1, world.say, world.stopped)
+
+
+def _absolute(value: Any) -> Any:
+    return value.resolve() if isinstance(value, Path) else value  # Ray's processes start elsewhere
 
 
 def laid_out(shown: Sequence[Shown], folder: Path) -> Path:

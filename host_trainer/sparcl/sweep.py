@@ -1,4 +1,4 @@
-"""Runs many trainings, each as the command that it is, in processes of this machine or as tasks of Ray.
+"""Runs trainings, each as the command that it is, in processes of this machine or as tasks of Ray.
 
 Runs know nothing of each other: each has a folder, saves as it goes, and goes on when it is started again.
 One that is finished is not run anew, so a sweep goes on as its runs do.
@@ -22,11 +22,12 @@ from host_trainer.checkpoints import NETWORK
 from host_trainer.sparcl.comparison import compare
 from host_trainer.sparcl.record import Record, from_json
 from host_trainer.sparcl.session import RECORD
+from host_trainer.training.crew import Meeting, joined
 from host_trainer.training.ray_cluster import ray_cluster
 from host_trainer.training.session import PIXELS
-from host_trainer.training.workers import shared_cores
+from host_trainer.training.workers import TF_CONFIG, shared_cores
 
-ENGINES = ("processes", "ray")
+PROCESSES, RAY = ENGINES = ("processes", "ray")
 COMPARISON = "comparison.html"
 POLL_S = 0.3  # between two questions whether to stop
 STOPPED = 130
@@ -35,11 +36,12 @@ Hear = Callable[[str], None]
 
 
 class Run(NamedTuple):
-    """One training: its name, its words behind `host-trainer`, and its folder."""
+    """One training: its name, its words behind `host-trainer`, its folder, and how many processes it has."""
 
     name: str
     words: tuple[str, ...]
     out: Path
+    workers: int = 1
 
     @property
     def is_finished(self) -> bool:
@@ -62,7 +64,8 @@ def runs_of(given: Sequence[tuple[str, Mapping[str, Any]]], seeds: Sequence[int]
             called = "-".join(part for part in parts if part)
             own = {} if seed is None else {"seed": seed}
             place = {"out": out / called, "cache": options.get("cache", out / PIXELS)}
-            runs.append(Run(called, words_of({**options, **own, **place}), out / called))
+            words = words_of({**options, **own, **place})
+            runs.append(Run(called, words, out / called, options.get("workers", 1)))
     return runs
 
 
@@ -108,20 +111,21 @@ def run_all(
     """
     check_sweep(out, runs)
     make_folder(out)
-    waiting = [run for run in runs if not run.is_finished]
-    if engine == "ray":
-        ends = _on_ray(waiting, hear, stopped)
-    else:
-        ends = _in_processes(waiting, jobs, hear, stopped)
+    carry_out([run for run in runs if not run.is_finished], engine, jobs, hear, stopped)
+    records = {run.name: from_json((run.out / RECORD).read_text(encoding="utf-8")) for run in runs}
+    write_file(out / COMPARISON, compare(records.values()).encode("utf-8"))
+    return records
+
+
+def carry_out(runs: Sequence[Run], engine: str, jobs: int, hear: Hear, stopped: Callable[[], bool]) -> None:
+    """Run all to their ends; see `run_all` for the arguments and for what is raised."""
+    ends = _on_ray(runs, hear, stopped) if engine == RAY else _in_processes(runs, jobs, hear, stopped)
     if STOPPED in (status for status, _ in ends.values()):
         raise KeyboardInterrupt
     for name, (status, line) in ends.items():
         if status:
             kind = ConfigError if status == ConfigError.exit_status else EngineError
             raise kind(f"{name}: {line.removeprefix('host-trainer: ') or f'it ended with status {status}'}")
-    records = {run.name: from_json((run.out / RECORD).read_text(encoding="utf-8")) for run in runs}
-    write_file(out / COMPARISON, compare(records.values()).encode("utf-8"))
-    return records
 
 
 Ends = dict[str, tuple[int, str]]  # by name: exit status, last line on standard error
@@ -173,16 +177,19 @@ def _heard(process: subprocess.Popen[str], name: str, hear: Hear) -> str:
 
 def _on_ray(runs: Sequence[Run], hear: Hear, stopped: Callable[[], bool]) -> Ends:
     ends: Ends = {}
-    with ray_cluster(len(os.sched_getaffinity(0)), shared_cores(1)) as ray:
-        # A process for each, whose memory and threads are its own.
-        task = ray.remote(num_cpus=1, max_calls=1, max_retries=0)(_command)
-        unfinished = {task.remote(run.words): run.name for run in runs}
+    most = max((run.workers for run in runs), default=1)
+    with ray_cluster(len(os.sched_getaffinity(0)), shared_cores(most)) as ray:
+        _check_room(most, int(ray.cluster_resources().get("CPU", 0)))
+        crews = {run.name: _crew(ray, run) for run in runs}
+        unfinished = {crew[0]: name for name, crew in crews.items()}  # the first one writes, and speaks
         asked = False
         while unfinished:
             done, _ = ray.wait(list(unfinished), timeout=POLL_S)
             for each in done:
                 name = unfinished.pop(each)
                 status, lines = ray.get(each)
+                for other in crews[name][1:]:
+                    ray.cancel(other, force=True)
                 for line in lines:
                     hear(f"{name}: {line}")
                 ends[name] = status, lines[-1] if lines else ""
@@ -191,6 +198,27 @@ def _on_ray(runs: Sequence[Run], hear: Hear, stopped: Callable[[], bool]) -> End
                 for each in unfinished:
                     ray.cancel(each)
     return ends
+
+
+def _crew(ray: Any, run: Run) -> list[Any]:
+    """Start the tasks of one training, each a process whose memory and threads are its own."""
+    task = ray.remote(num_cpus=1, max_calls=1, max_retries=0)(_member)
+    if run.workers == 1:
+        return [task.remote(run.words)]
+    meeting = ray.remote(num_cpus=0)(Meeting).remote(run.workers)
+    return [task.remote(run.words, meeting, index) for index in range(run.workers)]
+
+
+def _check_room(workers: int, cores: int) -> None:
+    if workers > cores:
+        raise ConfigError(f"{workers} workers need a core each, and Ray has {cores}: give fewer --workers")
+
+
+def _member(words: Sequence[str], meeting: Any = None, index: int = 0) -> tuple[int, list[str]]:
+    """Run a command as one of those that share a training; see `_command`."""
+    if meeting is not None:
+        os.environ[TF_CONFIG] = joined(meeting, index)
+    return _command(words)
 
 
 def _command(words: Sequence[str]) -> tuple[int, list[str]]:

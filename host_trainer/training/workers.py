@@ -124,12 +124,12 @@ def company(count: int) -> Iterator[None]:
     """Make this process the first of `count` on this machine, and start the others with the same words."""
     places = [f"{LOOPBACK}:{port}" for port in free_ports(count)]
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, **shared_cores(count)}
-    os.environ.update(environment | {TF_CONFIG: _config(places, 0)})
+    os.environ.update(environment | {TF_CONFIG: config(places, 0)})
     others = [
         subprocess.Popen(
             [sys.executable, "-m", "host_trainer.cli", *sys.argv[1:]],
             stdout=subprocess.DEVNULL,
-            env=environment | {TF_CONFIG: _config(places, index)},
+            env=environment | {TF_CONFIG: config(places, index)},
             start_new_session=True,  # Ctrl-C reaches the first one alone, which saves
         )
         for index in range(1, count)
@@ -216,5 +216,6 @@ def _read(told: str) -> tuple[int, int]:
         ) from error
 
 
-def _config(places: Sequence[str], index: int) -> str:
+def config(places: Sequence[str], index: int) -> str:
+    """Return the TF_CONFIG of one of the processes at these places, HOST:PORT each."""
     return json.dumps({"cluster": {"worker": list(places)}, "task": {"type": "worker", "index": index}})

@@ -26,9 +26,7 @@ def update(job: Job, part: Path) -> Facts:
         return {"kind": ONLY_HEAD, "reason": reason, "network": job.incumbent.network}
     shown, scratch = _shown(job), job.run.scratch(UPDATE)
     job.world.say(f"training the network on {len(shown)} pictures")
-    found = network.trained_on(
-        job.fleet / job.incumbent.network, shown, scratch, job.options.epochs, job.world
-    )
+    found = network.trained_on(job.fleet / job.incumbent.network, shown, scratch, job.options, job.world)
     network.keep(scratch / network.TRAINED, part / NETWORK)
     network.laid_out(shown, part / network.PICTURES)
     return {

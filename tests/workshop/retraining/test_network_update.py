@@ -13,9 +13,10 @@ from simulators.foundry import HEAD, KINDS, NEW, NOW, OLD, Fleet, draw, send
 from edge_cl.sample import FeatureSpace
 from edge_cl.vision.backbone import open_backbone
 from edge_cl.wire.messages import Images
+from host_trainer.checkpoints import load_network, weights_of
 from host_trainer.release.publisher import found_repository
 from host_trainer.retraining import deployed, heads, runs
-from host_trainer.retraining.network import Situation, why_only_the_head
+from host_trainer.retraining.network import Shown, Situation, trained_on, why_only_the_head
 from host_trainer.retraining.session import retrain
 
 GOOD = Situation(True, False, KINDS, OLD, {NEW: 9}, True)
@@ -128,6 +129,25 @@ def test_pictures_train_the_network_on_and_a_new_file_goes_to_the_devices(
     )
     assert release.adopted == [] and release.taken == {"device-1": again.last}
     assert facts(later, "4-head")["samples"][NEW] == 20
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning:ray")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_two_workers_train_what_one_trains(engine: str, trained: Path, tmp_path: Path) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray", reason="--engine ray needs Ray")
+    fleet = Fleet(tmp_path / "fleet", Path(), Path(), FeatureSpace("", 1, "int8", 1.0, 0))
+    folder = photographs(tmp_path / "photos", (*OLD, NEW), range(30, 46))
+    shown = [Shown(path.parent.name, path.name, path) for path in sorted(folder.rglob("*.png"))]
+    asked = fleet.options(epochs=2)
+    for name, how in (("one", asked), ("two", replace(asked, engine=engine, workers=2))):
+        assert trained_on(trained / "network", shown, tmp_path / name, how, fleet.world())["class_il"] > 0.3
+    one, two = (weights_of(load_network(tmp_path / name / "trained").model) for name in ("one", "two"))
+    for path, values in one.items():
+        assert np.abs(values - two[path]).max() < 1e-4, path
 
 
 @pytest.mark.slow
