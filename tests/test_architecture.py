@@ -116,7 +116,12 @@ WORLD = {
         "host_trainer.backbones.tflite.parity",  # LiteRT reads a cut file from the disk
     ),  # temporary files, besides those who may write to the disk
     "reading": ("edge_cl.vision", "host_trainer", *SHELL),  # besides those who may write
-    "network": ("edge_cl.device.transport", "edge_cl.web.server", "host_trainer.server"),
+    "network": (
+        "edge_cl.device.transport",
+        "edge_cl.web.server",
+        "host_trainer.server",
+        "host_trainer.training.crew",  # asyncio alone: members of a Ray actor wait for each other
+    ),
     "socket": (
         f"{ENGINES}.isolated",  # a socket pair with the child
         "host_trainer.training.workers",  # asks which ports are free; TensorFlow opens them

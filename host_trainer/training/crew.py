@@ -1,11 +1,9 @@
 """Brings the processes of one training on Ray together: each says where it is, and hears where all are."""
 
-import time
+import asyncio
 from typing import Any
 
 from host_trainer.training.workers import config, free_ports
-
-POLL_S = 0.2  # between two questions whether all have come
 
 
 class Meeting:
@@ -13,21 +11,20 @@ class Meeting:
 
     def __init__(self, count: int) -> None:
         self._places = [""] * count
+        self._complete = asyncio.Event()
 
-    def come(self, index: int, place: str) -> None:
-        """Take note of where a member is."""
+    async def places(self, index: int, place: str) -> list[str]:
+        """Take note of where a member is, wait for all others, and return where each is."""
         self._places[index] = place
-
-    def places(self) -> list[str]:
-        """Return where each is; nothing while some have not come."""
-        return self._places if all(self._places) else []
+        if all(self._places):
+            self._complete.set()
+        await self._complete.wait()
+        return self._places
 
 
 def joined(meeting: Any, index: int) -> str:
     """Say on which node and port this member is, wait for all others, and return what TF_CONFIG has to be."""
     import ray
 
-    ray.get(meeting.come.remote(index, f"{ray.util.get_node_ip_address()}:{free_ports(1)[0]}"))
-    while not (places := ray.get(meeting.places.remote())):
-        time.sleep(POLL_S)
-    return config(places, index)
+    place = f"{ray.util.get_node_ip_address()}:{free_ports(1)[0]}"
+    return config(ray.get(meeting.places.remote(index, place)), index)
