@@ -110,8 +110,10 @@ def _augmented(images: Any) -> Any:
     down, right = (tf.random.uniform((count, 1), 0, 2 * PADDING + 1, tf.int32) for _ in range(2))
     rows, columns = down + tf.range(32)[None], right + tf.range(32)[None]
     columns = tf.where(tf.random.uniform((count, 1)) < 0.5, columns, columns[:, ::-1])
-    places = tf.stack(tf.broadcast_to(rows[:, :, None], (count, 32, 32))[..., None], -1)[..., 0]
-    places = tf.concat([places, tf.broadcast_to(columns[:, None, :], (count, 32, 32))[..., None]], -1)
+    shape = (count, 32, 32)
+    places = tf.stack(
+        [tf.broadcast_to(rows[:, :, None], shape), tf.broadcast_to(columns[:, None, :], shape)], -1
+    )
     return tf.cast(tf.gather_nd(padded, places, batch_dims=1), tf.float32) / 127.5 - 1
 
 
