@@ -178,13 +178,12 @@ def retrain(
 
 
 def _check(first: bool, of_first: dict[str, Path | None], once_alone: bool, engine: str) -> None:
-    from host_trainer.sparcl.sweep import ENGINES
+    from host_trainer.sparcl.sweep import check_engine
 
     for name, value in of_first.items():
         if value is not None and not first:
             raise ConfigError(f"{name} belongs to a first release: give --first too")
-    if engine not in ENGINES:
-        raise ConfigError(f"no engine {engine!r}: give {' or '.join(ENGINES)}")
+    check_engine(engine)
     if once_alone:
         raise ConfigError("--once belongs to a worker: give --worker too")
 

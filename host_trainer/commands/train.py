@@ -124,11 +124,10 @@ def _one(given: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _many(named: Sequence[tuple[str, Mapping[str, Any]]], many: Mapping[str, Any]) -> dict[str, Any]:
     """Run many trainings, and return what each reached."""
-    from host_trainer.sparcl.sweep import COMPARISON, ENGINES, run_all, runs_of
+    from host_trainer.sparcl.sweep import COMPARISON, PROCESSES, check_engine, run_all, runs_of
 
-    engine = many.get("engine", ENGINES[0])
-    if engine not in ENGINES:
-        raise ConfigError(f"no engine {engine!r}: give {' or '.join(ENGINES)}")
+    engine = many.get("engine", PROCESSES)
+    check_engine(engine)
     for _, options in named:
         if "out" not in options:
             raise ConfigError("no folder for the results: give --out DIR")

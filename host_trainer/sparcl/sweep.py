@@ -117,6 +117,16 @@ def run_all(
     return records
 
 
+def check_engine(name: str) -> None:
+    """Refuse an engine that there is not.
+
+    Raises:
+        ConfigError: it is none of ENGINES.
+    """
+    if name not in ENGINES:
+        raise ConfigError(f"no engine {name!r}: give {' or '.join(ENGINES)}")
+
+
 def carry_out(runs: Sequence[Run], engine: str, jobs: int, hear: Hear, stopped: Callable[[], bool]) -> None:
     """Run all to their ends; see `run_all` for the arguments and for what is raised."""
     ends = _on_ray(runs, hear, stopped) if engine == RAY else _in_processes(runs, jobs, hear, stopped)
@@ -181,15 +191,15 @@ def _on_ray(runs: Sequence[Run], hear: Hear, stopped: Callable[[], bool]) -> End
     with ray_cluster(len(os.sched_getaffinity(0)), shared_cores(most)) as ray:
         _check_room(most, int(ray.cluster_resources().get("CPU", 0)))
         crews = {run.name: _crew(ray, run) for run in runs}
-        unfinished = {crew[0]: name for name, crew in crews.items()}  # the first one writes, and speaks
+        unfinished = {crew.first: name for name, crew in crews.items()}
         asked = False
         while unfinished:
             done, _ = ray.wait(list(unfinished), timeout=POLL_S)
             for each in done:
                 name = unfinished.pop(each)
                 status, lines = ray.get(each)
-                for other in crews[name][1:]:
-                    ray.cancel(other, force=True)
+                if crews[name].room is not None:
+                    ray.util.remove_placement_group(crews[name].room)  # and with it who is still in it
                 for line in lines:
                     hear(f"{name}: {line}")
                 ends[name] = status, lines[-1] if lines else ""
@@ -200,13 +210,27 @@ def _on_ray(runs: Sequence[Run], hear: Hear, stopped: Callable[[], bool]) -> End
     return ends
 
 
-def _crew(ray: Any, run: Run) -> list[Any]:
-    """Start the tasks of one training, each a process whose memory and threads are its own."""
+class _Crew(NamedTuple):
+    """The task of a training that writes and speaks, and the cores that are held for all of its tasks."""
+
+    first: Any
+    room: Any = None
+
+
+def _crew(ray: Any, run: Run) -> _Crew:
+    """Start the tasks of one training, each a process whose memory and threads are its own.
+
+    They get their cores all at once: of two crews with half of theirs each, neither would ever begin.
+    """
     task = ray.remote(num_cpus=1, max_calls=1, max_retries=0)(_member)
     if run.workers == 1:
-        return [task.remote(run.words)]
+        return _Crew(task.remote(run.words))
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    room = ray.util.placement_group([{"CPU": 1}] * run.workers)
+    member = task.options(scheduling_strategy=PlacementGroupSchedulingStrategy(room))
     meeting = ray.remote(num_cpus=0)(Meeting).remote(run.workers)
-    return [task.remote(run.words, meeting, index) for index in range(run.workers)]
+    return _Crew([member.remote(run.words, meeting, index) for index in range(run.workers)][0], room)
 
 
 def _check_room(workers: int, cores: int) -> None:

@@ -55,9 +55,11 @@ def test_seeds_in_processes_go_on_after_ctrl_c(words: tuple[Any, ...], tmp_path:
 @pytest.mark.filterwarnings("ignore::FutureWarning:ray")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
-def test_seeds_as_tasks_of_ray(words: tuple[Any, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])  # 2: both want two cores, and there may be no more
+def test_seeds_as_tasks_of_ray(workers: int, words: tuple[Any, ...], tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="--engine ray needs Ray")
-    check(ok(*words, "--out", tmp_path / "out", "--seeds", "3,4", "--engine", "ray"), tmp_path / "out")
+    many = (*words, "--out", tmp_path / "out", "--seeds", "3,4", "--engine", "ray", "--workers", workers)
+    check(ok(*many), tmp_path / "out")
 
 
 def test_runs_are_named_by_file_and_seed_and_share_the_decoded_pictures() -> None:
