@@ -148,18 +148,8 @@ def _found(host: Host, story: Story, photos: Path) -> None:
         flush=True,
     )
     host.run(
-        *(
-            "train",
-            "--network",
-            str(backbone),
-            "--data",
-            str(photos / "first"),
-            "--tasks",
-            "1",
-            "--out",
-            network,
-        ),
-        *("--method", "sparcl-derpp", "--augment", augment, *TRAINING),
+        *("train", "--network", str(backbone), "--data", str(photos / "first"), "--out", network),
+        *("--method", "sparcl-derpp", "--tasks", "1", "--augment", augment, *TRAINING),
     )
     print(
         f"  $ host-trainer retrain fleet --model {MODEL} --first --network network --data first", flush=True

@@ -44,7 +44,7 @@ def run_trial(name: str, width: str) -> dict[str, int]:
 
     _warm_up()
     idle = resident("VmRSS")
-    learner = _learner(name, width)
+    learner = learner_of(name, width, EPOCHS)
     for task in range(2):
         lesson = _lesson(2 * task)
         learner.begin_task(lesson)
@@ -74,7 +74,8 @@ def _warm_up() -> None:
     stepper.step({"images": np.zeros((2, 8, 8, 3), np.float32)})
 
 
-def _learner(name: str, width: str) -> Any:
+def learner_of(name: str, width: str, epochs: int) -> Any:
+    """Return the learner of ResNet-18 and ten classes by a method, or by edge mode at a sparsity."""
     from host_trainer.backbones.networks import build, parse_spec, with_head
     from host_trainer.network import Network
     from host_trainer.sparcl.learner import open_learner
@@ -83,7 +84,7 @@ def _learner(name: str, width: str) -> Any:
 
     mode, _, sparsity = name.rpartition("-")
     rules = Sparsity(mode, float(sparsity)) if mode == "edge" else None
-    plan = make_plan("sparcl-derpp" if rules else name, rules, epochs=EPOCHS)
+    plan = make_plan("sparcl-derpp" if rules else name, rules, epochs=epochs)
     model = with_head(build(parse_spec(f"resnet18:{width}/32")), 10)
     return open_learner(Network(model, tuple("abcdefghij")), plan)
 

@@ -23,9 +23,10 @@ from typing import Any
 import cifar
 import ledger
 import numpy as np
+from sparcl_memory import learner_of
 
 EDGE = ("edge-0.75", "edge-0.9", "edge-0.95")
-BATCH, CLASSES, BUFFER = 32, 10, 200
+BATCH, CLASSES, BUFFER = 32, 10, 200  # as usual plans have them
 BLOCKS, STEPS = 5, 4  # turns of each, and steps of a turn
 RATE, ALPHA, BETA, DECAY, EPSILON = 0.03, 0.1, 0.5, 0.9, 1e-3
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))  # channels and stride of ResNet-18's stages
@@ -36,17 +37,7 @@ Turn = Callable[[], None]
 
 def ours(name: str, width: str) -> Turn:
     """Return a turn of our learner in its second task, with a full memory."""
-    from host_trainer.backbones.networks import build, parse_spec, with_head
-    from host_trainer.network import Network
-    from host_trainer.sparcl.learner import open_learner
-    from host_trainer.sparcl.plan import make_plan
-    from host_trainer.sparcl.schedule import Sparsity
-
-    mode, _, sparsity = name.rpartition("-")
-    rules = Sparsity(mode, float(sparsity)) if mode == "edge" else None
-    plan = make_plan("sparcl-derpp" if rules else name, rules, epochs=5, buffer=BUFFER)
-    model = with_head(build(parse_spec(f"resnet18:{width}/32")), CLASSES)
-    learner = open_learner(Network(model, tuple("abcdefghij")), plan)
+    learner = learner_of(name, width, epochs=5)
     for task in range(2):
         lesson = _lesson(2 * task)
         learner.begin_task(lesson)
