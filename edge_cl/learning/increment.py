@@ -23,6 +23,7 @@ from edge_cl.sample import label_key
 Floats = NDArray[np.float64]
 
 FACTOR = 7  # largest value in a factor: 4 bits; of 30 KB more directions tell more than finer ones (measured)
+QUIET_FACTOR = 3  # in a round without samples: one direction stays under 1 KB up to D = 1280
 FINEST = 127  # the largest that a factor may have
 SPREAD = 127  # largest value in the diagonal
 FACTOR_BYTES = 0.5  # of a value, packed

@@ -213,7 +213,7 @@ def telling(target: Named, told: Named, verdicts: Sequence[Verdict], minimum: in
     elif any(each.word == WAITS for each in verdicts) or increment.untold(now, before) <= ENOUGH_TOLD:
         return None
     else:
-        is_flat = True
+        factor, is_flat = increment.QUIET_FACTOR, True
     more = increment.compress(now, before, rank, is_flat, factor)
     after = increment.advance(before, more)
     labels = tuple(label for label, is_new in zip(target.labels, changed, strict=True) if is_new)
