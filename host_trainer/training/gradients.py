@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from edge_cl.errors import EngineError
+from host_trainer.training.normalisation import fused
 from host_trainer.training.workers import Workers, heard
 
 Batch = Mapping[str, np.ndarray]
@@ -123,7 +124,7 @@ class _TensorFlowStepper:
 
         def judge(batch: dict[str, Any]) -> tuple[Any, dict[str, Any], list[Any]]:
             values = [variable.value for variable in trained]
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
+            with tf.GradientTape(watch_accessed_variables=False) as tape, fused(model):
                 tape.watch(values)
                 value, more = loss(call, batch)
             return value, more, tape.gradient(value, values)
