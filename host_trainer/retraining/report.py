@@ -264,7 +264,9 @@ def _stages(told: Told) -> str:
         alike = (
             f"cosine {parity['cosine_min']:.3f} at the worst picture, probe {parity['accuracy_export']:.3f}"
         )
-        rows.append(("its int8 file and the network", told.export.get("fell_back") or alike))
+        rows.append(("its int8 file and the network", alike))
+    if fell_back := told.export.get("fell_back"):
+        rows.append(("but in the end", fell_back))
     if told.export.get("latency_ms"):
         rows.append(("a picture on the host", f"{told.export['latency_ms']:.1f} ms"))
     return card("The candidate", table("", ["", ""], rows, words=True), full=True)

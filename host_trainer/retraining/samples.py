@@ -14,7 +14,8 @@ from edge_cl.learning import snapshot
 from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics
 from edge_cl.learning.embedding import embed
 from edge_cl.learning.increment import places
-from edge_cl.sample import FeatureSpace
+from edge_cl.learning.named import Named
+from edge_cl.sample import FeatureSpace, label_key
 
 OWN = ""  # the device of a sample that the host itself was taught
 
@@ -86,6 +87,26 @@ def statistics_of(samples: Samples, labels: Sequence[str], zero_point: int) -> S
         sums[number] = weight * rows.sum(axis=0)
         moment += weight * (rows.T @ rows)
     return Statistics(counts, sums, moment, 0)
+
+
+def classes(found: Samples) -> tuple[str, ...]:
+    """Return the classes of samples, each once, in the order in which they come."""
+    spelled: dict[str, str] = {}
+    for label in found.labels:
+        spelled.setdefault(label_key(label), label)
+    return tuple(spelled.values())
+
+
+def named(found: Samples, space: FeatureSpace) -> Named:
+    """Return the exact statistics of samples."""
+    labels = classes(found)
+    return Named(labels, statistics_of(found, labels, space.zero_point))
+
+
+def known_to(found: Samples, labels: tuple[str, ...]) -> NDArray[np.bool_]:
+    """Return (N,) which samples are of one of these classes."""
+    known = {label_key(label) for label in labels}
+    return np.array([label_key(label) in known for label in found.labels], bool)
 
 
 def to_tensors(samples: Samples) -> dict[str, NDArray[Any]]:

@@ -20,14 +20,13 @@ from host_trainer.retraining.assembly import (
 from host_trainer.retraining.job import EXPORT, INTAKE, Job
 from host_trainer.retraining.runs import Facts as Found
 from host_trainer.retraining.runs import write_part
-from host_trainer.retraining.samples import Samples, joined
+from host_trainer.retraining.samples import Samples, joined, known_to
 from host_trainer.retraining.stages.material import (
     LEAN,
     WHOLE,
     candidate,
     edits_of,
     judged_by,
-    known_to,
     mirrors,
     of_devices,
     own,

@@ -1,26 +1,30 @@
 """Makes the file that devices run, proves it alike, and looks at all pictures with it where it is new."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from edge_cl.errors import ConfigError
+from edge_cl.wire.labels import Edits
 from host_trainer.datasets.folders import Pictures, read_folder
 from host_trainer.datasets.splits import spread
 from host_trainer.export import golden
 from host_trainer.export.cost import measure
-from host_trainer.retraining import network, pictures, samples
+from host_trainer.retraining import network, pictures, rivals, samples
 from host_trainer.retraining.assembly import BACKBONE
 from host_trainer.retraining.job import EXPORT, INTAKE, UPDATE, Job
-from host_trainer.retraining.runs import Facts, write_part, write_tensors
-from host_trainer.retraining.samples import Samples
+from host_trainer.retraining.runs import Facts, read_tensors, write_part, write_tensors
+from host_trainer.retraining.samples import Samples, joined
 from host_trainer.retraining.stages.material import (
     FRESH,
     GOLDEN_FILE,
     HELD_OUT_FILE,
     OWN_FILE,
     SAMPLES_FILE,
+    edits_of,
     every_picture,
+    renamed,
     seen,
 )
 from host_trainer.retraining.stages.update import TRAINED
@@ -45,12 +49,15 @@ def export(job: Job, part: Path) -> Facts:
     where = job.fleet / updated["network"]
     shown = job.run.place(UPDATE) / network.PICTURES
     file, reasons, parity = network.exported(where, shown, job.run.scratch(EXPORT), job.world)
-    if reasons:
-        job.world.say(f"only the head after all: {reasons[0]}")
-        return {**as_it_is, "parity": parity, "fell_back": f"only the head after all: {reasons[0]}"}
-    write_part(part / BACKBONE, file.read_bytes())
-    facts = {**_proven(job, part), "parity": parity, "network": updated["network"]}
-    return {**_looked_again(job, part), **facts}
+    looked: Facts = {}
+    if not reasons:
+        write_part(part / BACKBONE, file.read_bytes())
+        looked = _looked_again(job, part)
+    reason = reasons[0] if reasons else _why_not(job, part)
+    if reason:
+        job.world.say(f"only the head after all: {reason}")
+        return {**as_it_is, "parity": parity, "fell_back": f"only the head after all: {reason}"}
+    return {**looked, **_proven(job, part), "parity": parity, "network": updated["network"]}
 
 
 def _as_at_intake(job: Job) -> Facts:
@@ -97,6 +104,27 @@ def _looked_again(job: Job, part: Path) -> Facts:
         "samples": job.relative(place / SAMPLES_FILE),
         "judged_by": job.relative(place / HELD_OUT_FILE) if intake["held_out"] else "",
     }
+
+
+def _why_not(job: Job, part: Path) -> str:
+    """Say why the new backbone is not worth its download: by the pictures that no device supplied."""
+    intake, edits = job.run.facts(INTAKE), edits_of(job)
+    if not intake["held_out"] or job.incumbent is None:
+        return ""
+    before = (job.fleet / intake[name] for name in ("own", "samples", "judged_by"))
+    after = (part / name for name in (OWN_FILE, SAMPLES_FILE, HELD_OUT_FILE))
+    return rivals.why_not(
+        _seen_by(job.fleet / job.incumbent.backbone, before, edits),
+        _seen_by(part / BACKBONE, after, edits),
+        job.options.head,
+    )
+
+
+def _seen_by(backbone: Path, files: Iterable[Path], edits: Edits) -> rivals.Seen:
+    own, sent, held_out = (samples.from_tensors(read_tensors(path)) for path in files)
+    taught = joined([renamed(own, edits, 0), sent])
+    with pictures.opened(backbone) as opened:
+        return rivals.Seen(opened.space, taught, renamed(held_out, edits, 0))
 
 
 def _own_pictures(data: str) -> Pictures:

@@ -17,13 +17,11 @@ from host_trainer.retraining.heads import Teacher
 from host_trainer.retraining.job import EXPORT, INTAKE, Job
 from host_trainer.retraining.merging import merged
 from host_trainer.retraining.runs import Facts, read_tensors, write_tensors
-from host_trainer.retraining.samples import OWN, Samples, joined
+from host_trainer.retraining.samples import OWN, Samples, joined, known_to, named
 from host_trainer.retraining.stages.material import (
     HEAD_FILE,
     edits_of,
     incumbent,
-    known_to,
-    named,
     of_devices,
     own,
     renamed,

@@ -17,14 +17,13 @@ from host_trainer.retraining.contents import Received
 from host_trainer.retraining.intake import Known, Sound, capped, sifted, within, without
 from host_trainer.retraining.job import INTAKE, Job
 from host_trainer.retraining.runs import Facts, remove_others, write_part, write_tensors
-from host_trainer.retraining.samples import Samples, joined, nothing
+from host_trainer.retraining.samples import Samples, joined, named, nothing
 from host_trainer.retraining.stages.material import (
     FRESH,
     HELD_OUT_FILE,
     OWN_FILE,
     SAMPLES_FILE,
     every_picture,
-    named,
     renamed,
     seen,
 )

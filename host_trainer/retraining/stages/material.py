@@ -7,14 +7,13 @@ from numpy.typing import NDArray
 
 from edge_cl.learning.head import to_learner
 from edge_cl.learning.learner import EdgeLearner
-from edge_cl.learning.named import Named
-from edge_cl.sample import FeatureSpace, label_key
+from edge_cl.sample import FeatureSpace
 from edge_cl.wire.labels import Edits, followed
 from host_trainer.datasets.folders import Pictures, read_folder
 from host_trainer.retraining import deployed, pictures, samples
 from host_trainer.retraining.job import EXPORT, HEAD, INTAKE, Job
 from host_trainer.retraining.runs import read_tensors
-from host_trainer.retraining.samples import Samples, statistics_of
+from host_trainer.retraining.samples import Samples
 
 OWN_FILE, SAMPLES_FILE, HELD_OUT_FILE = "own.safetensors", "samples.safetensors", "held-out.safetensors"
 HEAD_FILE, GOLDEN_FILE, FRESH = "head.safetensors", "golden.safetensors", "fresh"
@@ -58,26 +57,6 @@ def renamed(found: Samples, edits: Edits, version: int) -> Samples:
         for label, device, number in zip(found.labels, found.devices, found.numbers, strict=True)
     )
     return Samples(found.features, labels, found.devices, found.numbers)
-
-
-def classes(found: Samples) -> tuple[str, ...]:
-    """Return the classes of samples, each once, in the order in which they come."""
-    spelled: dict[str, str] = {}
-    for label in found.labels:
-        spelled.setdefault(label_key(label), label)
-    return tuple(spelled.values())
-
-
-def named(found: Samples, space: FeatureSpace) -> Named:
-    """Return the exact statistics of samples."""
-    labels = classes(found)
-    return Named(labels, statistics_of(found, labels, space.zero_point))
-
-
-def known_to(found: Samples, labels: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Return (N,) which samples are of one of these classes."""
-    known = {label_key(label) for label in labels}
-    return np.array([label_key(label) in known for label in found.labels], bool)
 
 
 def space_of(job: Job) -> FeatureSpace:

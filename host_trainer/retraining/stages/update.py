@@ -10,7 +10,8 @@ from host_trainer.retraining import deployed, network, told
 from host_trainer.retraining.job import INTAKE, UPDATE, Job
 from host_trainer.retraining.network import Shown, Situation
 from host_trainer.retraining.runs import Facts, read_tensors
-from host_trainer.retraining.stages.material import classes, edits_of, renamed
+from host_trainer.retraining.samples import classes
+from host_trainer.retraining.stages.material import edits_of, renamed
 
 NETWORK = "network"
 ONLY_HEAD, TRAINED, FIRST = "head", "network", "first"
