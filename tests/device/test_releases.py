@@ -129,6 +129,19 @@ def test_a_device_keeps_the_host_it_was_enrolled_with(device: Device) -> None:
         enrol(device.state, Publisher().root)
 
 
+def test_a_device_that_is_let_in_again_after_a_key_was_changed_goes_on(device: Device) -> None:
+    device.fetch()
+    publisher = device.mirror.publisher
+    publisher.rotate("root-1", "root-10")
+    publisher.publish("b-2", b"second", Facts(2))
+    enrol(device.state, publisher.files["metadata/2.root.json"])
+    assert device.fetch().read_bytes() == b"second"
+    stranger = Publisher()
+    stranger.rotate("root-1", "root-10")
+    with pytest.raises(MismatchError, match="another host"):
+        enrol(device.state, stranger.files["metadata/2.root.json"])
+
+
 def test_one_process_at_a_time(device: Device) -> None:
     with device.open(), pytest.raises(StoreBusyError), device.open():
         pass
