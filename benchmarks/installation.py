@@ -15,7 +15,6 @@ Each part runs in a process of its own. Expected time: 2 minutes on one core.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -40,6 +39,7 @@ from edge_cl.learning.base import Statistics
 from edge_cl.learning.learner import EdgeLearner
 from edge_cl.learning.named import Named
 from edge_cl.learning.snapshot import names, of_names
+from edge_cl.resident import peak_resident_bytes
 from edge_cl.vision.backbone import open_backbone
 from edge_cl.vision.frames import read_image
 from edge_cl.vision.preprocess import prepare, views
@@ -204,7 +204,7 @@ def ask(state: Path, folder: Path) -> dict[str, Any]:
 
 def peak_mb() -> float:
     """Return the most memory that this process had resident."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return peak_resident_bytes() / 1e6
 
 
 PARTS = {"teach": teach, "publish": publish, "install": install, "ask": ask}

@@ -28,6 +28,7 @@ import numpy as np
 from trials import mean
 
 from edge_cl.commands.evaluate import default_cache
+from edge_cl.resident import peak_resident_bytes
 from host_trainer.sparcl.comparison import compare
 from host_trainer.sparcl.record import Record, from_json
 
@@ -87,7 +88,6 @@ def run_trial(trial: Trial, scale: Scale) -> str:
     """Train one trial and return its record as JSON."""
     from host_trainer.backbones.networks import build, parse_spec, with_head
     from host_trainer.datasets.examples import DataSet, Examples
-    from host_trainer.export.cost import peak_bytes
     from host_trainer.network import Network
     from host_trainer.sparcl.learner import open_learner
     from host_trainer.sparcl.plan import make_plan
@@ -113,7 +113,7 @@ def run_trial(trial: Trial, scale: Scale) -> str:
     course = course_of(subject, time.perf_counter)
     recorder.before(course.answers(-1))
     course.run(Following(recorder))
-    return to_json(recorder.finished(peak_bytes(), subject.learner.reservoir.size_bytes))
+    return to_json(recorder.finished(peak_resident_bytes(), subject.learner.reservoir.size_bytes))
 
 
 class Following:

@@ -197,10 +197,11 @@ def rate(act: Callable[[int], object], turns: int = 30) -> float:
 def peak_of_many() -> float:
     """Return peak bytes of a process that decodes and reads that many pictures, mapped pages included."""
     code = f"""
-import os, resource, sys, tempfile
+import os, sys, tempfile
 from pathlib import Path
 import numpy as np
 from PIL import Image
+from edge_cl.resident import peak_resident_bytes
 from host_trainer.datasets.folders import read_folder
 from host_trainer.datasets.pixels import open_pixels
 with tempfile.TemporaryDirectory() as home:
@@ -212,7 +213,7 @@ with tempfile.TemporaryDirectory() as home:
         os.link(Path(home) / "one.jpg", place)
     pixels = open_pixels(read_folder(Path(home) / "photos").train, ({SIZE}, {SIZE}), Path(home) / "cache")
     sum(int(pixels.values[at : at + 256].max()) for at in range(0, {MANY}, 256))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(peak_resident_bytes())
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return float(done.stdout)

@@ -19,11 +19,11 @@ LAYERS = (
     ("edge_cl.vision", "edge_cl.memory"),
     ("edge_cl.learning", "edge_cl.wire", "edge_cl.evaluation"),
     ("edge_cl.memory.buffer",),
-    ("edge_cl.sample",),
+    ("edge_cl.sample", "edge_cl.resident"),
     ("edge_cl.errors",),
     ("edge_cl",),  # its name and version
 )
-OPEN_TO_HOST = ("learning", "memory.buffer", "wire", "vision", "evaluation", "sample", "errors")
+OPEN_TO_HOST = ("learning", "memory.buffer", "wire", "vision", "evaluation", "sample", "resident", "errors")
 
 # Packages from outside the standard library, and who may import them at the top of a module.
 PACKAGES = {
@@ -115,7 +115,7 @@ WORLD = {
         "edge_cl.commands.flash",
         "host_trainer.backbones.tflite.parity",  # LiteRT reads a cut file from the disk
     ),  # temporary files, besides those who may write to the disk
-    "reading": ("edge_cl.vision", "host_trainer", *SHELL),  # besides those who may write
+    "reading": ("edge_cl.vision", "edge_cl.resident", "host_trainer", *SHELL),  # besides those who may write
     "network": (
         "edge_cl.device.transport",
         "edge_cl.web.server",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from edge_cl.commands.terminal import Progress, fraction, listed, megabytes, percent, size_bytes, whole_number
 from edge_cl.config import MAX_THREADS, MAX_VIEWS
 from edge_cl.device import shipped
-from edge_cl.device.resident import peak_resident_bytes
 from edge_cl.errors import ConfigError
+from edge_cl.resident import peak_resident_bytes
 
 if TYPE_CHECKING:
     from edge_cl.evaluation.protocols import Noise, Plan, Samples

@@ -16,8 +16,8 @@ from edge_cl.commands.terminal import (
     whole_number,
 )
 from edge_cl.config import MAX_VIEWS
-from edge_cl.device.resident import peak_resident_bytes
 from edge_cl.errors import ConfigError, InputError
+from edge_cl.resident import peak_resident_bytes
 
 if TYPE_CHECKING:
     from edge_cl.device.agent import Agent

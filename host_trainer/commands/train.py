@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from edge_cl.errors import ConfigError
+from edge_cl.resident import peak_resident_bytes
 from host_trainer.commands import train_options as take
 from host_trainer.commands.terminal import (
     AsJson,
@@ -185,7 +186,6 @@ def _at_once(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _task_after_task(given: Mapping[str, Any]) -> dict[str, Any] | None:
-    from host_trainer.export.cost import peak_bytes
     from host_trainer.sparcl.session import World, train_continually
     from host_trainer.training.workers import TF_CONFIG, company, open_workers
 
@@ -195,7 +195,7 @@ def _task_after_task(given: Mapping[str, Any]) -> dict[str, Any] | None:
             stack.enter_context(company(count))
         workers = open_workers()
         stopped = stack.enter_context(stopping())
-        world = World(time.monotonic, peak_bytes, meter, say, stopped)
+        world = World(time.monotonic, peak_resident_bytes, meter, say, stopped)
         if workers is not None and not workers.writes:
             world = world._replace(open_meter=silent_meter, say=lambda line: None)
         return train_continually(options, world, workers)

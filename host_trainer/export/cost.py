@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edge_cl.errors import EngineError
+from edge_cl.resident import peak_resident_bytes
 from edge_cl.vision.backbone import open_backbone
 from edge_cl.vision.files import one_line
 
@@ -59,7 +60,7 @@ def main(path: str) -> None:
     """Print the figures of one file as JSON."""
     run, shape = _onnx(path) if path.endswith(".onnx") else _tflite(path)
     pixels = np.random.default_rng(0).integers(0, 256, (WARM_UP + RUNS, *shape), dtype=np.uint8)
-    print(json.dumps({"latency_ms": 1e3 * _median(run, pixels), "peak_bytes": peak_bytes()}))
+    print(json.dumps({"latency_ms": 1e3 * _median(run, pixels), "peak_bytes": peak_resident_bytes()}))
 
 
 def _median(run: Callable[[Any], Any], pixels: np.ndarray) -> float:
@@ -85,15 +86,3 @@ def _onnx(path: str) -> tuple[Callable[[Any], Any], tuple[int, ...]]:
     port = session.get_inputs()[0]
     low, width = np.float32(-1), np.float32(2 / 255)
     return lambda image: session.run(None, {port.name: image[None] * width + low}), tuple(port.shape[1:])
-
-
-def peak_bytes() -> int:
-    """Return this process's highest resident memory.
-
-    Not getrusage: its figure is handed down by the parent, which had TensorFlow loaded.
-    """
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return 0
-    line = next(line for line in status.read_text("utf-8").splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) << 10

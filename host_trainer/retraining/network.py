@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edge_cl.errors import ModelError
+from edge_cl.resident import peak_resident_bytes
 from edge_cl.sample import label_key
 from host_trainer.artefacts import remove_folder
 from host_trainer.checkpoints import NETWORK
@@ -118,7 +119,6 @@ def _train(folder: Path, out: Path, origin: Path, asked: Options, world: World) 
 
 
 def _train_here(folder: Path, out: Path, origin: Path, epochs: int | None, world: World) -> None:
-    from host_trainer.export.cost import peak_bytes
     from host_trainer.sparcl.options import Options as TrainingOptions
     from host_trainer.sparcl.session import World as Training
     from host_trainer.sparcl.session import train_continually
@@ -126,7 +126,7 @@ def _train_here(folder: Path, out: Path, origin: Path, epochs: int | None, world
     options = TrainingOptions(
         data=str(folder), out=out, origin=origin, tasks=1, epochs=epochs, save_every=SAVE_EVERY
     )
-    around = Training(world.clock, peak_bytes, world.open_meter, world.say, world.stopped)
+    around = Training(world.clock, peak_resident_bytes, world.open_meter, world.say, world.stopped)
     train_continually(options, around)
 
 

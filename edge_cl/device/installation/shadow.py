@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.config import Settings
-from edge_cl.device.resident import peak_resident_bytes
 from edge_cl.device.staged import open_staged
 from edge_cl.errors import EdgeError, MismatchError, ReleaseError, StoreError
 from edge_cl.evaluation.agreement import Agreement, agreement
 from edge_cl.evaluation.pairs import is_fall
 from edge_cl.learning import unseen
 from edge_cl.learning.learner import EdgeLearner
+from edge_cl.resident import peak_resident_bytes
 from edge_cl.sample import Prediction, label_key
 from edge_cl.vision.backbone import Backbone
 from edge_cl.wire.bundle import Gates, Golden, Space

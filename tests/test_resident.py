@@ -3,12 +3,12 @@
 import subprocess
 import sys
 
-from edge_cl.device.resident import peak_resident_bytes
+from edge_cl.resident import peak_resident_bytes
 
 MEGABYTE = 10**6
 TOLD = """
 import sys
-from edge_cl.device.resident import peak_resident_bytes
+from edge_cl.resident import peak_resident_bytes
 held = bytearray(b"1") * int(sys.argv[1])
 print(peak_resident_bytes())
 """
