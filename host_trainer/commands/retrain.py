@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from host_trainer.commands.terminal import AsJson, meter, print_json, quiet_libr
 
 if TYPE_CHECKING:
     from host_trainer.retraining.contents import Contents
+
+LOOK_S = 0.2  # of a worker that waits, between two looks whether Ctrl-C was pressed
 
 Model = Annotated[
     str, typer.Option("--model", metavar="NAME", help="The model to retrain.", show_default="the only one")
@@ -145,8 +148,9 @@ def retrain(
         return
     if worker:
         given: dict[str, object] = {"--held-out": held_out, "--epochs": epochs, "--cap": cap}
-        given |= {"--engine": engine, "--workers": workers}
+        given |= {"--engine": engine, "--workers": workers, "--passphrase-file": passphrase_file}
         words = [str(word) for option, value in given.items() if value for word in (option, value)]
+        words += [str(word) for folder in keys or () for word in ("--keys", folder)]
         _be_worker(fleet, where, [*words, *(["--head-only"] if head_only else [])], once, as_json)
         return
     from host_trainer.retraining.job import Options, World
@@ -223,9 +227,18 @@ def _be_worker(fleet: Path, where: dict[str, str], options: list[str], once: boo
     from host_trainer.server.fleet import open_fleet
     from host_trainer.server.jobs import Jobs
 
+    def pause(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not stopped() and time.monotonic() < end:
+            time.sleep(LOOK_S)
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt  # so that what a job runs in ends, too
+
     name = f"{platform.node()}-{os.getpid()}"
+    signal.signal(signal.SIGTERM, end)
     with stopping() as stopped, open_fleet(fleet, address(*where.values())) as opened_fleet:
-        around = Around(time.time, time.sleep, say, stopped)
+        around = Around(time.time, pause, say, stopped)
         jobs = Jobs(opened_fleet.database)
         done = work(jobs, name, command_of(str(fleet), where, options), around, once)
     if as_json:

@@ -23,6 +23,7 @@ from host_trainer.commands.fleet_options import (
 from host_trainer.commands.terminal import AsJson, print_json, say
 
 if TYPE_CHECKING:
+    from host_trainer.server.companion import Companion
     from host_trainer.server.limits import Limits
 
 PORT = 8443
@@ -71,6 +72,11 @@ AfterHours = Annotated[
     ),
 ]
 
+WithWorker = Annotated[
+    bool,
+    typer.Option("--worker", help="Have a worker, too, that carries out the trainings that are asked for."),
+]
+
 
 def serve(
     folder: Folder,
@@ -86,6 +92,7 @@ def serve(
     quota: Quota = 256,
     retrain_after: AfterContents = 0,
     retrain_hours: AfterHours = 0,
+    worker: WithWorker = False,
     as_json: AsJson = False,
 ) -> None:
     """Be the host of a fleet: let devices in, take what they learned, hand out releases, show the fleet.
@@ -105,11 +112,26 @@ def serve(
         policy=Policy(retrain_after, retrain_hours),
     )
     place = {"host": host, "port": port, "names": tuple(name or ()), "is_plain": insecure_loopback}
-    _serve(folder, address(database, objects, endpoint), limits, place, page == ALL, as_json)
+    where = {"--database": database, "--objects": objects, "--s3-endpoint": endpoint}
+    companion = _worker_of(folder, where) if worker else None
+    _serve(folder, address(*where.values()), limits, place, page == ALL, companion, as_json)
+
+
+def _worker_of(folder: Path, where: dict[str, str]) -> "Companion":
+    from host_trainer.server.companion import Companion
+
+    places = [word for option, value in where.items() if value for word in (option, value)]
+    return Companion([sys.executable, "-m", "host_trainer.cli", "retrain", str(folder), "--worker", *places])
 
 
 def _serve(
-    folder: Path, where: Any, limits: "Limits", place: dict[str, Any], is_public: bool, as_json: bool
+    folder: Path,
+    where: Any,
+    limits: "Limits",
+    place: dict[str, Any],
+    is_public: bool,
+    companion: "Companion | None",
+    as_json: bool,
 ) -> None:
     from host_trainer.server.certificate import certificate_of
     from host_trainer.server.fleet import open_fleet
@@ -127,13 +149,16 @@ def _serve(
         upkeep, stop = Upkeep(fleet, limits, time.time), threading.Event()
         server = server_of(make_app(fleet, limits, time.time, upkeep, is_public), limits, certificate)
         _tell(place, found.getsockname()[1], certificate.fingerprint if certificate else b"", as_json)
-        keeper = threading.Thread(target=upkeep.run, args=(stop,), daemon=True)
-        keeper.start()
+        keepers = [upkeep.run] if companion is None else [upkeep.run, companion.run]
+        threads = [threading.Thread(target=keep, args=(stop,), daemon=True) for keep in keepers]
+        for thread in threads:
+            thread.start()
         try:
             run(server, [found])
         finally:
             stop.set()
-            keeper.join()
+            for thread in threads:
+                thread.join()
 
 
 def _end(number: int, frame: object) -> None:

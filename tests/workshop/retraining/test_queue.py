@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from simulators.foreman import call, ok, refused
+from simulators.foreman import call, ok, refused, started
 from simulators.foundry import KINDS, NEW, OLD, Fleet
 
 from edge_cl.wire.codec import canonical, content_id
@@ -85,6 +85,32 @@ def test_a_worker_does_what_is_queued_and_says_what_came_of_it(fleet: Fleet) -> 
         assert row is not None and row.state == "done" and row.result is not None
         assert row.result["bundle"] == 2 and row.result["accepted"]
     assert ok("retrain", fleet.folder, "--worker", "--once")["done"] == 0
+
+
+def test_a_server_with_a_worker_makes_a_release_of_what_devices_sent(fleet: Fleet) -> None:
+    device = fleet.device("device-1")
+    with open_fleet(fleet.folder) as served:
+        commit(served, "device-1", device.tell(fleet.samples("device-1", [NEW], 14, 20)))
+    listening = ("--insecure-loopback", "--port", 0, "--json")
+    server = started("serve", fleet.folder, *listening, "--retrain-after", 1, "--worker")
+    try:
+        end = time.monotonic() + 120
+        while not any(run.result for run in runs.runs(fleet.folder)[1:]):
+            assert server.poll() is None and time.monotonic() < end
+            time.sleep(0.2)
+    finally:
+        server.terminate()
+        said, errors = server.communicate(timeout=60)
+    result = runs.runs(fleet.folder)[-1].result
+    assert result is not None and result["accepted"] and result["bundle"] == 2
+    assert server.returncode == 0 and '"url"' in said, errors
+    with pytest.raises(ProcessLookupError):  # the worker, by the number in its name, has ended too
+        os.kill(_worker_of(fleet), 0)
+
+
+def _worker_of(fleet: Fleet) -> int:
+    with open_fleet(fleet.folder) as served, served.database.reading() as session:
+        return int(session.query(JobRow).one().worker.rpartition("-")[2])
 
 
 class Clock:
