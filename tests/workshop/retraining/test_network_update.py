@@ -19,6 +19,7 @@ from host_trainer.retraining import deployed, heads, runs
 from host_trainer.retraining.network import Shown, Situation, trained_on, why_only_the_head
 from host_trainer.retraining.session import retrain
 
+BATCH = 6
 GOOD = Situation(True, False, KINDS, OLD, {NEW: 9}, True)
 REASONS = {
     "all is there": (GOOD, ""),
@@ -69,7 +70,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photographs(root / "photos", OLD, range(24))
     ok(
         *("train", "--data", root / "photos", "--method", "sparcl-derpp", "--tasks", 1, "--epochs", 4),
-        *("--network", "separable:0.5/32", "--batch", 8, "--buffer", 24, "--sparsity", 0.5),
+        *("--network", "separable:0.5/32", "--batch", BATCH, "--buffer", 24, "--sparsity", 0.5),
         *("--out", root / "network"),
     )
     return root
@@ -140,14 +141,15 @@ def test_two_workers_train_what_one_trains(engine: str, trained: Path, tmp_path:
     if engine == "ray":
         pytest.importorskip("ray", reason="--engine ray needs Ray")
     fleet = Fleet(tmp_path / "fleet", Path(), Path(), FeatureSpace("", 1, "int8", 1.0, 0))
-    folder = photographs(tmp_path / "photos", (*OLD, NEW), range(30, 34))  # two steps: many magnify rounding
+    # Two of three pictures of a kind are learned from: one step, for more of them magnify rounding.
+    folder = photographs(tmp_path / "photos", (*OLD, NEW), range(30, 30 + BATCH // 2))
     shown = [Shown(path.parent.name, path.name, path) for path in sorted(folder.rglob("*.png"))]
     asked = fleet.options(epochs=1)
     for name, how in (("one", asked), ("two", replace(asked, engine=engine, workers=2))):
         trained_on(trained / "network", shown, tmp_path / name, how, fleet.world())
     one, two = (weights_of(load_network(tmp_path / name / "trained").model) for name in ("one", "two"))
     for path, values in one.items():
-        assert np.abs(values - two[path]).max() < 1e-3, path
+        assert np.abs(values - two[path]).max() < 1e-4, path
 
 
 @pytest.mark.slow
