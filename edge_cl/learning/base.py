@@ -498,7 +498,8 @@ def _sketch(root: Floats) -> NDArray[np.float32]:
     rng, found = np.random.default_rng(0), np.empty((len(root), SKETCH), np.float32)
     for start in range(0, SKETCH, SKETCH_COLUMNS):  # in strips: at this moment memory is at its fullest
         signs = rng.choice([-1.0, 1.0], size=(len(root), SKETCH_COLUMNS))
-        found[:, start : start + SKETCH_COLUMNS] = root.T @ signs / np.sqrt(SKETCH)
+        strip = signs.T @ root  # root' @ signs takes twice as long
+        found[:, start : start + SKETCH_COLUMNS] = strip.T / np.sqrt(SKETCH)
     return found
 
 
