@@ -551,7 +551,10 @@ def _to_inverse_root(matrix: Floats) -> None:
 
 
 def step_downhill(start: int, count: int, loss_at: Callable[[int], float]) -> int:
-    """Return `start` or the first neighbour in range(count) at which `loss_at` is lower."""
-    loss = loss_at(start)
+    """Return `start` or the first neighbour in range(count) at which `loss_at` is lower.
+
+    Asks about `start` last: mostly it stays, and then it is what was set up last.
+    """
     neighbours = [index for index in (start - 1, start + 1) if 0 <= index < count]
-    return next((index for index in neighbours if loss_at(index) < loss), start)
+    losses = {index: loss_at(index) for index in (*neighbours, start)}
+    return next((index for index in neighbours if losses[index] < losses[start]), start)

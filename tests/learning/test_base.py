@@ -480,4 +480,4 @@ def test_a_step_downhill_goes_to_a_better_neighbour_where_there_is_one_and_asks_
     end = base_module.step_downhill(start, len(losses), lambda i: asked.append(i) or losses[i])
     better = [i for i in (start - 1, start + 1) if 0 <= i < len(losses) and losses[i] < losses[start]]
     assert end in better if better else end == start
-    assert len(asked) == len(set(asked))
+    assert len(asked) == len(set(asked)) and asked[-1] == start
