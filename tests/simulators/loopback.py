@@ -155,6 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         if length is not None:
             self.send_header("Content-Length", str(length))
+        self.send_header("Connection", "close")  # as it does: a client that counts on it would ask nobody
         self.end_headers()
 
     def _dribble(self, data: bytes) -> None:

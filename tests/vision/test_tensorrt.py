@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -393,13 +393,25 @@ def test_a_child_that_dies_while_it_builds_leaves_no_half_engine(board: Board, n
     opened(network, board, isolate=True).close()  # its lock died with it
 
 
-def test_two_lines_that_come_at_once_are_two_lines(network: Path) -> None:
+class Awaited(subprocess.Popen):
+    """A process that has ended when its parent first speaks to it."""
+
+    def __init__(self, *words: Any, **options: Any) -> None:
+        super().__init__(*words, **options)
+        self.wait()
+
+
+@pytest.mark.parametrize("kind", [subprocess.Popen, Awaited])
+def test_two_lines_that_come_at_once_are_two_lines(
+    kind: type[subprocess.Popen], network: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = (
         "import json, os, sys\n"
         "said = [{'progress': 'building'}, {'error': 'ModelError', 'message': 'no such operation'}]\n"
         "lines = ''.join(json.dumps(each) + chr(10) for each in said)\n"
         "os.write(json.loads(sys.argv[1])['socket_fd'], lines.encode())"
     )
+    monkeypatch.setattr(subprocess, "Popen", kind)
     with pytest.raises(ModelError, match="^no such operation$"):
         IsolatedEngine(network, worker=Worker((sys.executable, "-c", script), {}))
 

@@ -4,6 +4,7 @@ Pictures and features pass through shared memory without a name (a memfd): whate
 the kernel frees it, and there is nothing to clean up. Commands are lines over a socket pair.
 """
 
+import contextlib
 import json
 import logging
 import mmap
@@ -228,7 +229,8 @@ class _Child:
         self._socket.settimeout(timeout_s)
         reply = self._unread
         try:
-            self._socket.sendall(command)
+            with contextlib.suppress(BrokenPipeError):  # what it said before it went is still to be read
+                self._socket.sendall(command)
             while b"\n" not in reply and len(reply) < MAX_REPLY_BYTES:
                 part = self._socket.recv(MAX_REPLY_BYTES)
                 if not part:
