@@ -196,7 +196,7 @@ def rows(width: str) -> list[ledger.Row]:
     """Hold the step by hand and those of edge mode against ours."""
     took = measured(width)
     claim = f"width {width}: a step by hand over our dense DER++ step"
-    told = [ledger.at_least(claim, took["by hand"] / took["derpp"], AS_FAST, 2)]
+    told = [ledger.at_least(claim, took["by hand"] / took["derpp"], AS_FAST)]
     for name in EDGE:
         claim = f"width {width}: our dense DER++ step over one of {name}"
         told.append(ledger.at_least(claim, took["derpp"] / took[name], FASTER, 1))
