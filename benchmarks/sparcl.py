@@ -177,7 +177,7 @@ def rows(records: dict[Trial, Record]) -> list[ledger.Row]:
     dense = by_name.get("derpp")
     for name, runs in by_name.items():
         seeds = f", {len(runs)} seed{'s' * (len(runs) > 1)}"
-        reached = cifar.mean_std([run.metrics.class_il or 0.0 for run in runs])
+        reached = cifar.mean_std(_reached(runs))
         work = np.mean([run.totals.flops_published for run in runs])
         told.append(ledger.Row(f"{name}: class-IL{seeds}", reached))
         sparsity = runs[0].sparsity
@@ -193,11 +193,13 @@ def rows(records: dict[Trial, Record]) -> list[ledger.Row]:
     return told
 
 
+def _reached(runs: Sequence[Record]) -> list[float]:
+    return [run.metrics.class_il or 0.0 for run in runs]
+
+
 def _against(name: str, runs: Sequence[Record], dense: Sequence[Record]) -> list[ledger.Row]:
     """Return the rows of an edge run beside dense DER++ of the same table."""
-    gain = mean([run.metrics.class_il or 0.0 for run in runs]) - mean(
-        [run.metrics.class_il or 0.0 for run in dense]
-    )
+    gain = mean(_reached(runs)) - mean(_reached(dense))
     faster = mean([run.totals.all_seconds for run in dense]) / mean([run.totals.all_seconds for run in runs])
     memory = mean([run.totals.peak_bytes for run in runs]) / mean([run.totals.peak_bytes for run in dense])
     return [
@@ -209,12 +211,9 @@ def _against(name: str, runs: Sequence[Record], dense: Sequence[Record]) -> list
 
 def _beside(name: str, runs: Sequence[Record], other: Sequence[Record]) -> list[ledger.Row]:
     """Return the rows of an edge run beside CLS-ER, the most accurate of the dense ones."""
-    gain = mean([run.metrics.class_il or 0.0 for run in runs]) - mean(
-        [run.metrics.class_il or 0.0 for run in other]
-    )
-    work = mean([run.totals.flops_published for run in other]) / mean(
-        [run.totals.flops_published for run in runs]
-    )
+    gain = mean(_reached(runs)) - mean(_reached(other))
+    work = mean([run.totals.flops_published for run in other])
+    work /= mean([run.totals.flops_published for run in runs])
     return [
         ledger.at_least(f"{name}: class-IL above CLS-ER", gain, -CLS_ER_LOSS),
         ledger.at_least(

@@ -118,10 +118,10 @@ def serve(
 
 
 def _worker_of(folder: Path, where: dict[str, str]) -> "Companion":
+    from host_trainer.retraining.worker import command
     from host_trainer.server.companion import Companion
 
-    places = [word for option, value in where.items() if value for word in (option, value)]
-    return Companion([sys.executable, "-m", "host_trainer.cli", "retrain", str(folder), "--worker", *places])
+    return Companion(command(str(folder), where, ["--worker"]))
 
 
 def _serve(

@@ -19,8 +19,9 @@ from host_trainer.compression.saliency import magnitude
 from host_trainer.network import Network
 from host_trainer.quantisation.folding import fold
 from host_trainer.quantisation.graph import Wiring, copied, redrawn, wiring
+from host_trainer.training.normalisation import NORM
 
-CONVOLUTION, DEPTHWISE, NORM = "Conv2D", "DepthwiseConv2D", "BatchNormalization"
+CONVOLUTION, DEPTHWISE = "Conv2D", "DepthwiseConv2D"
 CHANNELWISE = (DEPTHWISE, NORM, "ReLU", "ZeroPadding2D")
 BENDS = "ReLU"  # what a chain must hold to be more than one linear map
 STEP = 8  # kept channels are multiples of it, as kernels and the Edge TPU like them

@@ -9,8 +9,8 @@ import numpy as np
 
 from edge_cl.errors import ModelError
 from host_trainer.quantisation.graph import copied, redrawn, wiring
+from host_trainer.training.normalisation import NORM
 
-NORM = "BatchNormalization"
 WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Dense")
 
 

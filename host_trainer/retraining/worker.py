@@ -117,10 +117,10 @@ def command_of(fleet: str, where: Mapping[str, str], options: Sequence[str]) -> 
         where: options that say where database and objects are, {"--database": ...}; "" is left out.
         options: that every retraining gets.
     """
+    return lambda job: command(fleet, where, ["--model", job.subject, *options, "--json"])
+
+
+def command(fleet: str, where: Mapping[str, str], options: Sequence[str]) -> list[str]:
+    """Return the words of `host-trainer retrain`, as a process of its own; arguments as for `command_of`."""
     places = [word for option, value in where.items() if value for word in (option, value)]
-
-    def found(job: Job) -> list[str]:
-        start = [sys.executable, "-m", "host_trainer.cli", "retrain", fleet]
-        return [*start, "--model", job.subject, *places, *options, "--json"]
-
-    return found
+    return [sys.executable, "-m", "host_trainer.cli", "retrain", fleet, *places, *options]

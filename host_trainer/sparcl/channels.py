@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.errors import ConfigError
-from host_trainer.compression.channels import CHANNELWISE, CONVOLUTION, DEPTHWISE, NORM, STEP
+from host_trainer.compression.channels import CHANNELWISE, CONVOLUTION, DEPTHWISE, STEP
 from host_trainer.quantisation.graph import Wiring, copied, redrawn, wiring
+from host_trainer.training.normalisation import NORM
 
 DENSE = "Dense"
 JOINING = (*CHANNELWISE, "Add", "GlobalAveragePooling2D", "MaxPooling2D", "AveragePooling2D")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edge_cl.errors import ConfigError, EngineError
+from host_trainer.training.normalisation import synchronised
 
 TF_CONFIG = "TF_CONFIG"
 LOOPBACK = "127.0.0.1"
@@ -78,7 +79,7 @@ class Workers:
         """
 
         def one(rows: Any) -> Any:
-            with _synchronised(model):
+            with synchronised(model):
                 value, more, gradients = judge(rows)
             return _mean(value), {name: _joined(each) for name, each in more.items()}, _mean(gradients)
 
@@ -172,19 +173,6 @@ def heard() -> Iterator[None]:
         raise EngineError(
             "another worker has gone: start all of them again, they go on from the last checkpoint"
         ) from error
-
-
-@contextmanager
-def _synchronised(model: Any) -> Iterator[None]:
-    """Let normalisations take their statistics over all processes, while a step is being traced."""
-    layers = [layer for layer in model.layers if type(layer).__name__ == "BatchNormalization"]
-    for layer in layers:
-        layer.synchronized = True
-    try:
-        yield
-    finally:
-        for layer in layers:  # a model is saved without: only TensorFlow knows it
-            layer.synchronized = False
 
 
 def _mean(values: Any) -> Any:
