@@ -96,6 +96,7 @@ WORLD = {
         "host_trainer.release",  # dates again
         "host_trainer.retraining.job",  # and again, handed in
         "host_trainer.server.certificate",  # and again
+        "host_trainer.server.database",  # how long to wait where SQLite does not
         "host_trainer.server.upkeep",  # and again; what time it is, is handed in
         "host_trainer.server.web.counting",  # how long a request took
     ),

@@ -9,6 +9,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ from edge_cl.errors import ConfigError, MismatchError, StoreBusyError, StoreErro
 FILE = "host.db"
 PRIVATE_FILE = 0o600  # the devices' keys are in it
 BUSY_TIMEOUT_MS = 20_000  # for the writer's place
+RETRY_S = 0.01  # where SQLite does not wait by itself
+LOCKED = "locked"  # in SQLite's words, which have no number before Python 3.11
 POOL = 8  # connections that stay open, and as many more under load
 WRITES = "edge_cl_writes"
 POSTGRESQL = "postgresql+psycopg"
@@ -148,14 +151,31 @@ def _make_private(path: Path) -> None:
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # transactions begin below, not where the driver guesses
+    _keep_a_log(connection)
     for pragma in (
-        "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
         f"busy_timeout={BUSY_TIMEOUT_MS}",
         "secure_delete=ON",  # a piece that is given up leaves no bytes
     ):
         connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _keep_a_log(connection: Any) -> None:
+    """Turn a new database to a write-ahead log.
+
+    Two who do so at once would each wait for the other to stop reading: SQLite refuses one of them at once,
+    whatever its busy timeout, and that one asks again.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+            return
+        except sqlite3.OperationalError as error:
+            if LOCKED not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(RETRY_S)
 
 
 def _begin_sqlite(connection: Connection) -> None:
@@ -194,7 +214,7 @@ def _translated() -> Iterator[None]:
         yield
     except DBAPIError as error:
         words = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else "no reason given"
-        if isinstance(error.orig, sqlite3.OperationalError) and "locked" in words:
+        if isinstance(error.orig, sqlite3.OperationalError) and LOCKED in words:
             raise StoreBusyError(f"the database is busy ({words}): try again") from error
         raise StoreError(
             f"the database refuses ({words}): check that it runs, its space and rights"

@@ -91,6 +91,16 @@ def test_two_who_open_an_empty_database_at_once_both_get_it(folder: Path, databa
     assert failures == []
 
 
+def test_who_meets_another_turning_a_new_database_to_a_log_waits(folder: Path) -> None:
+    other = sqlite3.connect(folder / "host.db", isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")  # SQLite answers the wish for a log with "locked" at once, not in 20 s
+    gone = threading.Timer(0.3, other.rollback)
+    gone.start()
+    open_database(folder).close()
+    gone.join()
+    other.close()
+
+
 def test_a_newer_database_is_refused_and_left_as_it_is(
     fleet: Fleet, folder: Path, database_address: str
 ) -> None:
