@@ -8,6 +8,7 @@ with exit status 1 and the bytes in a file. Needs `pip install -e '.[fuzz]'`.
 """
 
 import argparse
+import importlib.util
 import re
 import subprocess
 import sys
@@ -52,9 +53,13 @@ def main() -> None:
     if args.one:
         fuzz(args.one[0], args.corpus / args.one[0].replace(" ", "-"), int(args.one[1]))
         return
+    if importlib.util.find_spec("atheris") is None:
+        parser.error("atheris is not installed: pip install -c constraints.txt -e '.[fuzz]'")
     from checks.parsers import CASES
 
     names = args.only or list(CASES)
+    if unknown := [name for name in names if name not in CASES]:
+        parser.error(f"no parser is called {', '.join(unknown)}: there are {', '.join(CASES)}")
     seconds = max(1, round(args.minutes * 60 / len(names)))
     counts = {name: _in_a_process(name, args.corpus, seconds) for name in names}
     rows = [
