@@ -2,11 +2,10 @@
 
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
-from simulators.killer import PYTHON
+from simulators.killer import PYTHON, import_path
 
 from edge_cl.memory import cache as cache_module
 from edge_cl.memory.cache import FeatureCache, FeatureKey
@@ -96,7 +95,7 @@ def test_two_processes_share_a_cache(tmp_path):
         "        key = FeatureKey(sys.argv[2] + str(i), 'm', 'p')\n"
         "        cache.put(key, np.full((1, 64), i % 100, dtype=np.int8))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": ":".join(entry for entry in sys.path if entry)}
+    environment = {**os.environ, "PYTHONPATH": import_path()}
     path = tmp_path / "features.db"
     command = [PYTHON, "-c", script, str(path)]
     children = [subprocess.Popen([*command, name], env=environment) for name in "ab"]

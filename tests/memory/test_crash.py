@@ -5,13 +5,12 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from simulators import teacher
-from simulators.killer import PYTHON, SYNCS, Outcome, run_failing_at, why_not
+from simulators.killer import PYTHON, SYNCS, Outcome, import_path, run_failing_at, why_not
 
 from edge_cl.device.install import bundle_folder, check_bundle, load_checkpoint, read_current, tidy
 from edge_cl.memory.store import EventKind, open_store
@@ -44,7 +43,6 @@ def test_a_disk_that_refuses_any_call_costs_one_clear_line_and_nothing_else(tmp_
         calls=calls,
         stride=5,
         onwards=onwards,
-        environment=path(),
     ):
         assert outcome.stderr == "", outcome
         refused = [line for line in outcome.stdout.splitlines() if line.startswith("error ")]
@@ -57,7 +55,7 @@ def test_a_disk_that_refuses_any_call_costs_one_clear_line_and_nothing_else(tmp_
 def kill_everywhere(folder: Path, stride: int) -> int:
     killed = 0
     command = [PYTHON, TEACHER, str(folder), "2"]
-    for outcome in run_failing_at(command, lambda: fresh(folder), stride=stride, environment=path()):
+    for outcome in run_failing_at(command, lambda: fresh(folder), stride=stride):
         assert outcome.stderr == "", outcome
         assert outcome.hit == (outcome.status != 0), outcome
         check_promises(folder, outcome)
@@ -68,11 +66,6 @@ def kill_everywhere(folder: Path, stride: int) -> int:
 
 def fresh(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def path() -> dict[str, str]:
-    """Return the environment in which the bare interpreter finds what this one imports."""
-    return {"PYTHONPATH": ":".join(entry for entry in sys.path if entry)}
 
 
 def check_promises(folder: Path, outcome: Outcome) -> None:
@@ -133,7 +126,7 @@ def test_the_teacher_alone_keeps_all_its_promises(tmp_path):
         [PYTHON, TEACHER, str(tmp_path / "state"), "2"],
         capture_output=True,
         text=True,
-        env=path(),
+        env={**os.environ, "PYTHONPATH": import_path()},
         check=True,
     )
     assert done.stdout.split("\n") == [
@@ -162,7 +155,7 @@ def test_every_promise_comes_after_the_sync_that_makes_it_true(tmp_path):
         str(folder),
         "2",
     ]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **path()})
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": import_path()})
     unsynced: set[str] = set()
     promises = 0
     for call, file, rest in re.findall(r"^\d+ +(\w+)\((?:\d+<([^>]*)>)?(.*)$", log.read_text(), re.MULTILINE):

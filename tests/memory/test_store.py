@@ -5,13 +5,12 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from simulators.killer import PYTHON
+from simulators.killer import PYTHON, import_path
 
 from edge_cl.errors import ConfigError, MismatchError, StoreBusyError, StoreError
 from edge_cl.memory import database as database_module
@@ -165,7 +164,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
         f"s = open_store(Path(sys.argv[1]), FeatureSpace(*{tuple(SPACE)!r})); print('open', flush=True);"
         "time.sleep(60)"
     )
-    environment = {**os.environ, "PYTHONPATH": ":".join(entry for entry in sys.path if entry)}
+    environment = {**os.environ, "PYTHONPATH": import_path()}
     with subprocess.Popen(
         [PYTHON, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
     ) as child:

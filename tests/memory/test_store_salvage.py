@@ -179,7 +179,6 @@ def test_reading_gives_up_in_time_on_a_hopeless_table(world, monkeypatch):
 @pytest.mark.skipif(bool(why_not()), reason=why_not() or "traced")
 def test_a_salvage_killed_at_any_call_is_finished_by_the_next_start(world, tmp_path_factory):
     import shutil
-    import sys
 
     folder, events = world
     damage(folder, pages_of(folder, "features"))
@@ -194,11 +193,8 @@ def test_a_salvage_killed_at_any_call_is_finished_by_the_next_start(world, tmp_p
         shutil.rmtree(state, ignore_errors=True)
         shutil.copytree(folder, state)
 
-    environment = {"PYTHONPATH": ":".join(entry for entry in sys.path if entry)}
     tried = 0
-    for outcome in run_failing_at(
-        [PYTHON, "-c", script, str(state)], prepare, stride=3, environment=environment
-    ):
+    for outcome in run_failing_at([PYTHON, "-c", script, str(state)], prepare, stride=3):
         with open_store(state, None) as store:
             assert len(everything_found_was_taught(store, events)) >= 180, outcome
         aside = list(state.glob("learner.db.damaged-?"))

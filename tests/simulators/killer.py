@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 PYTHON = os.path.realpath(sys.executable)
+CHECKOUT = Path(__file__).resolve().parents[2]
 SYNCS = ("fsync", "fdatasync")
 WRITES = ("write", "pwrite64", "ftruncate", *SYNCS)
 NAMES = ("rename", "renameat", "renameat2", "unlink", "unlinkat", "mkdir", "mkdirat")
@@ -32,6 +33,11 @@ class Outcome(NamedTuple):
     stdout: str
     stderr: str
     hit: bool
+
+
+def import_path() -> str:
+    """Return the PYTHONPATH by which `PYTHON` finds what this interpreter finds, and the checkout's own."""
+    return os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "tests"), *filter(None, sys.path)])
 
 
 @cache
@@ -70,7 +76,7 @@ def run_failing_at(
     strace's `inject=` takes: `signal=SIGKILL`, `error=ENOSPC`. `onwards` lets the later ones fail as well.
     """
     prepare()
-    environment = {"PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}
+    environment = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": import_path(), **(environment or {})}
     for call, nth in points(command, calls, environment)[::stride]:
         prepare()
         inject = f"inject={call}:{fault}:when={nth}{'+' if onwards else ''}"

@@ -1,8 +1,6 @@
 """Killed, or refused by the disk, at any call that writes: one whole bundle is in use, and all goes on."""
 
-import os
 import shutil
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,11 +92,9 @@ def test_refused_by_the_disk_from_some_call_on_it_goes_on_once_there_is_room(kin
 
 def kill_everywhere(world: World, end: str, fault: str, stride: int, onwards: bool = False) -> int:
     hits = 0
-    checkout = Path(INSTALLER).parents[2]
-    paths = [str(checkout), str(checkout / "tests"), *(entry for entry in sys.path if entry)]
     for outcome in run_failing_at(
         world.command(end), world.prepare, fault=fault, stride=stride, onwards=onwards,
-        environment={"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
+        environment={"OPENBLAS_NUM_THREADS": "1"},
     ):  # fmt: skip
         assert outcome.hit or outcome.status == 0, outcome
         check(world, end, outcome)

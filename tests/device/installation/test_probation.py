@@ -3,11 +3,10 @@
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from simulators.killer import PYTHON
+from simulators.killer import PYTHON, import_path
 from simulators.releases import START, install, later, own_of
 from simulators.workshop import call, ok
 from test_installation import TOLD
@@ -93,7 +92,7 @@ def test_who_is_at_work_has_not_crashed_and_who_was_killed_has(tmp_path):
     )
     child = subprocess.Popen(
         [PYTHON, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])},
+        env={**os.environ, "PYTHONPATH": import_path()},
     )  # fmt: skip
     assert child.stdout is not None
     assert child.stdout.readline() == "working\n"
@@ -153,7 +152,7 @@ def crash(device: Path, photos: Path) -> None:
     picture = sorted(photos.glob("0/*"))[0]
     done = subprocess.run(
         [PYTHON, "-c", code, "predict", str(picture), "--state", str(device)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(["", *sys.path])}, capture_output=True,
+        env={**os.environ, "PYTHONPATH": import_path()}, capture_output=True,
     )  # fmt: skip
     assert done.returncode == -signal.SIGSEGV
 

@@ -1,11 +1,9 @@
 """The commands that sign, as a person types them, and the page that tells which."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,9 +162,8 @@ def test_killed_at_a_writing_call_the_repository_is_valid_and_the_next_command_e
             shutil.copytree(here / source, here / name)
 
     command = [PYTHON, "-m", "host_trainer.cli", "rotate-key", "trainer-1", "--repository", str(fleet)]
-    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
     hits = 0
-    for outcome in run_failing_at(command, prepare, fault=fault, stride=4, environment=environment):
+    for outcome in run_failing_at(command, prepare, fault=fault, stride=4):
         hits += outcome.hit
         assert sync(here / "asked", fleet)[1] is not None, outcome
         ok("renew", "--repository", fleet)
