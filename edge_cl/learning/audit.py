@@ -4,8 +4,9 @@ kept or dropped.
 A hard sample and a wrong label both contradict the model. How many hard ones there are is what calibrated
 held-out probabilities say; only what exceeds that is evidence of wrong labels, and on clean data there is
 none. So the share of wrong labels is estimated (`calibration.fit`), and a sample is a suspect when its label
-is more probably noise than not by the base that has not seen it, and the residual, although it has trained
-on it, has not learned it either.
+may well be wrong by the base that has not seen it, and the residual, although it has trained on it, has not
+learned it either. A sample is looked at with every consolidation while it is remembered, and once more as it
+leaves.
 """
 
 from typing import NamedTuple
@@ -13,9 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-ACCUSED = 0.35  # probability of a wrong label from which a sample is set aside ...
-ACQUITTED = 0.2  # ... and below which a suspect is taken back
-LEAST_SAMPLES = 4  # a class with fewer has no opinion yet that could contradict anybody
+# Probability of a wrong label from which a sample is set aside. Low, for the share of wrong labels is found
+# too low rather than too high where classes overlap, and a person's glance costs less than a wrong label.
+ACCUSED = 0.15
+ACQUITTED = 0.08  # below which a suspect is taken back
+LEAST_SAMPLES = 8  # a class with fewer has no opinion yet that could contradict anybody
 RECORDED = 1000  # suspects still listed after they have left the memory
 LEAST_MEMORY = 32  # samples in memory below which the share of wrong labels cannot be estimated
 
@@ -34,6 +37,20 @@ class Suspect(NamedTuple):
     label: str
     suggestion: str
     doubt: float
+
+
+class Opinion(NamedTuple):
+    """What is thought of taught labels.
+
+    Attributes:
+        suspect: (n,) set aside.
+        suggestion: (n,) class each looks like.
+        doubt: (n,) probability of a wrong label.
+    """
+
+    suspect: NDArray[np.bool_]
+    suggestion: NDArray[np.intp]
+    doubt: NDArray[np.float64]
 
 
 class Record(NamedTuple):

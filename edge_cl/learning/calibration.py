@@ -83,9 +83,15 @@ def _mixture_losses(own: Floats, noise: Floats | float, count_classes: int) -> F
 
 
 def wrong_label(calibration: Calibration, own_probabilities: Floats, count_classes: int) -> Floats:
-    """Return (n,) the posterior probability that a label is noise, given its held-out probability (Bayes)."""
+    """Return (n,) the posterior probability that a label is wrong, given its held-out probability (Bayes).
+
+    A label is wrong when it is noise and not by chance that of the class, which has the probability p:
+
+        P(wrong | label, x) = (1 - p) q / C  /  ((1 - q) p + q / C)
+    """
     noise = calibration.noise / count_classes
-    return noise / np.maximum((1.0 - calibration.noise) * own_probabilities + noise, LOWEST_PROBABILITY)
+    mixed = (1.0 - calibration.noise) * own_probabilities + noise
+    return noise * (1.0 - own_probabilities) / np.maximum(mixed, LOWEST_PROBABILITY)
 
 
 def unfitted_familiarity() -> Familiarity:

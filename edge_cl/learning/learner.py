@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from edge_cl.learning import audit, calibration, gate, snapshot
 from edge_cl.learning import residual as mlp
 from edge_cl.learning.audit import Suspect
-from edge_cl.learning.base import SAMPLE_WEIGHT, Base, Statistics
+from edge_cl.learning.base import SAMPLE_WEIGHT, Base, HeldOut, Statistics
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.embedding import embed
 from edge_cl.learning.inherited import Inherited, less, statistics
 from edge_cl.learning.progress import Progress
 from edge_cl.learning.report import Report, make_report
 from edge_cl.learning.training import Training
-from edge_cl.memory.buffer import EMPTY, Buffer, capacity, is_exemplar
+from edge_cl.memory.buffer import EMPTY, Buffer, Leaving, capacity, is_exemplar
 from edge_cl.sample import FeatureSpace, Prediction, label_key
 
 CHOICE_SAMPLES = 256  # held-out answers that choose the shrinkage; more did not change the choice
@@ -234,16 +234,29 @@ class EdgeLearner:
 
     def _remember(self, sample: int, number: int, stored: NDArray) -> int | None:
         rng = np.random.default_rng((self.config.seed, OFFERS, self.taught_count))
-        before = self.buffer.slots.suspect.copy(), self.buffer.slots.number.copy()
         offer = self.buffer.offer(sample, number, stored, rng)
-        if offer.slot is not None:
-            if offer.evicted is not None and before[0][offer.slot]:
-                was, slot = int(before[1][offer.slot]), offer.slot
-                self.departed = self.departed.with_one(
-                    offer.evicted, was, int(self.suggestion[slot]), float(self.doubt[slot])
-                )
-            self.training.admit(offer.slot)
-        return offer.evicted
+        if offer.leaving is not None:
+            self._part_with(offer.leaving)
+        if offer.slot is None:
+            return None
+        self.training.admit(offer.slot)
+        return None if offer.leaving is None else offer.leaving.sample
+
+    def _part_with(self, leaving: Leaving) -> None:
+        """Judge a label for the last time: what is in the sums without its features stays there."""
+        if leaving.confirmed or not (leaving.suspect or self.config.audit and self.calibration.noise):
+            return
+        rows, numbers = embed(leaving.features, self.space.zero_point)[None], np.array([leaving.number])
+        aside = np.array([leaving.suspect])
+        logits = self._tempered(self._unseen(rows, numbers, aside).scores)
+        opinion = self._opinion(logits, self.training.outputs(rows), numbers, aside)
+        is_suspect = bool(opinion.suspect[0])
+        if is_suspect != leaving.suspect:
+            self._move(rows[0], leaving.number, is_suspect)
+        if is_suspect:
+            self.departed = self.departed.with_one(
+                leaving.sample, leaving.number, int(opinion.suggestion[0]), float(opinion.doubt[0])
+            )
 
     # consolidating
 
@@ -306,22 +319,24 @@ class EdgeLearner:
             slots = filled[start : start + BLOCK_SAMPLES]
             rows = embed(self.buffer.features[slots], self.space.zero_point)
             numbers = self.buffer.slots.number[slots]
-            answers = self.base.hold_out(rows, numbers)
-            aside = self.buffer.slots.suspect[slots]
-            answers.scores[aside] = self.base.scores(
-                rows[aside]
-            )  # not in the statistics: nothing to take out
+            answers = self._unseen(rows, numbers, self.buffer.slots.suspect[slots])
             parts.append((slots, numbers, *answers, self.training.outputs(rows)))
         return Rehearsal(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def _unseen(self, rows: NDArray, numbers: NDArray, aside: NDArray) -> HeldOut:
+        """Answer for (n, V, D) embeddings as if never taught; those set aside are in no sum anyway."""
+        answers = self.base.hold_out(rows, numbers)
+        answers.scores[aside] = self.base.scores(rows[aside])
+        return answers
 
     def _offsets(self, rehearsal: Rehearsal) -> NDArray[np.float32]:
         """Return the residual's offsets (K, V, C): base logits that have not seen the sample."""
         offsets = np.zeros((len(self.doubt), *rehearsal.scores.shape[1:]), np.float32)
-        offsets[rehearsal.slots] = self._held_out_logits(rehearsal)
+        offsets[rehearsal.slots] = self._tempered(rehearsal.scores)
         return offsets
 
-    def _held_out_logits(self, rehearsal: Rehearsal) -> NDArray[np.float64]:
-        return np.maximum(rehearsal.scores, calibration.LOWEST_SCORE) / self.calibration.temperature
+    def _tempered(self, scores: NDArray) -> NDArray[np.float64]:
+        return np.maximum(scores, calibration.LOWEST_SCORE) / self.calibration.temperature
 
     def _fit_familiarity(self, scores: NDArray, norms: NDArray) -> None:
         scores = np.maximum(scores, calibration.LOWEST_SCORE)
@@ -331,26 +346,32 @@ class EdgeLearner:
 
     def _audit(self, rehearsal: Rehearsal) -> tuple[int, int]:
         """Set suspects aside - out of the statistics and of training - and take cleared ones back."""
-        logits = self._held_out_logits(rehearsal)
-        learned = (logits + rehearsal.outputs).mean(axis=1).argmax(axis=1) == rehearsal.numbers
-        suspected = self.buffer.slots.suspect[rehearsal.slots]
-        doubts = self._doubts(logits, rehearsal.numbers)
-        self.doubt[rehearsal.slots] = doubts
-        self.suggestion[rehearsal.slots] = calibration.log_softmax(logits).mean(axis=1).argmax(axis=1)
-        verdict = audit.judge(
-            suspected,
-            doubts,
-            learned,
-            self.base.counts[rehearsal.numbers] // SAMPLE_WEIGHT,
-        )
-        verdict &= ~self.buffer.slots.confirmed[rehearsal.slots]
-        for slot, number in zip(
-            rehearsal.slots[verdict != suspected], rehearsal.numbers[verdict != suspected], strict=True
-        ):
-            move = self.base.update if self.buffer.slots.suspect[slot] else self.base.revert
-            move(embed(self.buffer.features[slot], self.space.zero_point), int(number))
-        self.buffer.slots.suspect[rehearsal.slots] = verdict
+        slots = self.buffer.slots
+        suspected = slots.suspect[rehearsal.slots]
+        logits = self._tempered(rehearsal.scores)
+        opinion = self._opinion(logits, rehearsal.outputs, rehearsal.numbers, suspected)
+        self.doubt[rehearsal.slots], self.suggestion[rehearsal.slots] = opinion.doubt, opinion.suggestion
+        verdict = opinion.suspect & ~slots.confirmed[rehearsal.slots]
+        for at in np.flatnonzero(verdict != suspected):
+            rows = embed(self.buffer.features[rehearsal.slots[at]], self.space.zero_point)
+            self._move(rows, int(rehearsal.numbers[at]), bool(verdict[at]))
+        slots.suspect[rehearsal.slots] = verdict
         return int((verdict & ~suspected).sum()), int((suspected & ~verdict).sum())
+
+    def _opinion(
+        self, logits: NDArray, outputs: NDArray, numbers: NDArray, suspected: NDArray
+    ) -> audit.Opinion:
+        """Return what base (n, V, C), that has not seen them, and residual (n, V, C) say of labels (n,)."""
+        log_probabilities = calibration.log_softmax(logits)
+        own = np.exp(log_probabilities)[np.arange(len(numbers)), :, numbers].mean(axis=1)
+        doubts = calibration.wrong_label(self.calibration, own, len(self.labels))
+        learned = (logits + outputs).mean(axis=1).argmax(axis=1) == numbers
+        taught = self.base.counts[numbers] // SAMPLE_WEIGHT
+        verdict = audit.judge(suspected, doubts, learned, taught)
+        return audit.Opinion(verdict, log_probabilities.mean(axis=1).argmax(axis=1), doubts)
+
+    def _move(self, rows: NDArray, number: int, is_suspect: bool) -> None:
+        (self.base.revert if is_suspect else self.base.update)(rows, number)
 
     def _judge(self, filled: NDArray, offsets: NDArray) -> float:
         """Return the residual's weight, by the samples that it never trains on."""
@@ -362,11 +383,6 @@ class EdgeLearner:
         parts = np.array_split(self.buffer.features[judges], -(-len(judges) // BLOCK_SAMPLES))
         outputs = [self.training.outputs(embed(part, self.space.zero_point)) for part in parts]
         return gate.opening(offsets[judges], np.concatenate(outputs), self.buffer.slots.number[judges])
-
-    def _doubts(self, logits: NDArray, numbers: NDArray) -> NDArray[np.float64]:
-        """Return (n,) the probability that a label is wrong, from held-out (n, V, C) logits."""
-        own = np.exp(calibration.log_softmax(logits))[np.arange(len(numbers)), :, numbers].mean(axis=1)
-        return calibration.wrong_label(self.calibration, own, len(self.labels))
 
     # correcting
 

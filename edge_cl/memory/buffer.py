@@ -19,11 +19,21 @@ FAVOUR = 0.25  # how often a harder sample is spared: more would make the memory
 PRIOR_SHOWN = 4.0  # presentations after which a sample's own mistakes outweigh the usual rate
 
 
+class Leaving(NamedTuple):
+    """A sample as it leaves: its id, class number, (V, D) features and flags, those of `Slots`."""
+
+    sample: int
+    number: int
+    features: NDArray
+    suspect: bool
+    confirmed: bool
+
+
 class Offer(NamedTuple):
-    """What became of an offered sample: the slot it took (None: not kept) and the sample that left for it."""
+    """What became of an offered sample: the slot it took, and who left for it; itself where it took none."""
 
     slot: int | None
-    evicted: int | None
+    leaving: Leaving | None
 
 
 class Slots(NamedTuple):
@@ -109,15 +119,17 @@ class Buffer:
         """Offer one (V, D) sample of class `number`; keep it or not."""
         self.offered[number] += 1
         free = np.flatnonzero(self.slots.sample == EMPTY)
-        if len(free):
-            slot, evicted = int(free[0]), None
-        else:
-            victim = self._victim(number, rng)
-            if victim is None:
-                return Offer(None, None)
-            slot, evicted = victim, int(self.slots.sample[victim])
+        slot = int(free[0]) if len(free) else self._victim(number, rng)
+        if slot is None:
+            return Offer(None, Leaving(sample, number, features, False, False))
+        leaving = None if len(free) else self._leaving(slot)
         self._put(slot, sample, number, features)
-        return Offer(slot, evicted)
+        return Offer(slot, leaving)
+
+    def _leaving(self, slot: int) -> Leaving:
+        slots = self.slots
+        flags = bool(slots.suspect[slot]), bool(slots.confirmed[slot])
+        return Leaving(int(slots.sample[slot]), int(slots.number[slot]), self.features[slot].copy(), *flags)
 
     def _victim(self, number: int, rng: np.random.Generator) -> int | None:
         kept = self.kept()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from edge_cl.learning import audit
+from edge_cl.learning.base import SAMPLE_WEIGHT
 from edge_cl.learning.learner import EdgeLearner, LearnerConfig
 from edge_cl.learning.residual import ResidualConfig
 from edge_cl.sample import FeatureSpace
@@ -148,6 +149,18 @@ def test_suspects_stay_listed_after_they_have_left_the_memory():
     assert wrong[[s.sample - 1 for s in gone]].mean() >= 0.5
     assert all(s.label == labels[s.sample - 1] for s in gone)
     assert all(s.suggestion in learner.labels and 0 <= s.doubt <= 1 for s in gone)
+
+
+def test_nobody_leaves_unjudged():
+    """Where most are never kept, or leave before anybody looked, most wrong labels are found all the same."""
+    features, labels, wrong, _ = made(360, 0.2)
+    learner = audited(features, labels, updates=12, buffer_bytes=60 * (VIEWS * SIZE + 64))
+    accused = np.array([s.sample for s in learner.suspects()]) - 1
+    late = np.flatnonzero(wrong[120:]) + 120  # by then the share of wrong labels is known
+    assert np.isin(late, accused).mean() >= 0.7
+    assert wrong[accused].mean() >= 0.5
+    weight = SAMPLE_WEIGHT * (len(labels) - len(accused))
+    assert learner.base.counts.sum() == weight  # a suspect is in no sum, wherever it is
 
 
 def test_a_departed_suspect_leaves_the_list_when_the_person_decides():

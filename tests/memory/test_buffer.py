@@ -44,7 +44,7 @@ def test_the_bookkeeping_of_a_slot_is_within_its_overhead():
 def test_while_there_is_room_everything_is_kept_as_it_came():
     buffer = buffer_of(10, 2)
     offers = offered(buffer, [0, 1] * 5)
-    assert [offer.evicted for offer in offers] == [None] * 10
+    assert [offer.leaving for offer in offers] == [None] * 10
     assert buffer.kept().tolist() == [5, 5]
     for sample in range(1, 11):
         assert np.array_equal(buffer.features[buffer.find(sample)], features(sample))
@@ -99,7 +99,7 @@ def chances(mistakes, suspect=(), runs=3000):
         buffer.slots.mistakes[:] = mistakes
         buffer.slots.suspect[list(suspect)] = True
         offer = buffer.offer(99, 1, features(99), np.random.default_rng((seed, 5)))
-        left[offer.evicted - 1] += 1
+        left[offer.leaving.sample - 1] += 1
     return left / runs
 
 
@@ -162,7 +162,9 @@ def test_a_slot_that_is_taken_again_starts_unmarked():
     for column, value in zip(buffer.slots[2:], (4, 9, False, True, True), strict=True):
         column[0] = value
     offer = buffer.offer(2, 1, features(2), np.random.default_rng(0))
-    assert offer == (0, 1)
+    assert offer.slot == 0
+    assert (offer.leaving.sample, offer.leaving.number) == (1, 0)
+    assert offer.leaving.suspect and offer.leaving.confirmed
     assert [column[0] for column in buffer.slots] == [2, 1, 0, 0, True, False, False]
 
 
@@ -201,9 +203,13 @@ class Rehearsing(RuleBasedStateMachine):
         self.offers[number] += 1
         if len(before) < self.slots:
             assert offer.slot is not None
-            assert offer.evicted is None
-        if offer.evicted is not None:
-            left = self.kept.pop(offer.evicted)
+            assert offer.leaving is None
+        if offer.slot is None:
+            assert offer.leaving.sample == sample
+        elif offer.leaving is not None:
+            left = self.kept.pop(offer.leaving.sample)
+            assert left == offer.leaving.number
+            assert np.array_equal(offer.leaving.features, features(offer.leaving.sample))
             assert was_kept[left] == max(was_kept)
             assert was_kept[number] < max(was_kept) or left == number
         if offer.slot is not None:
