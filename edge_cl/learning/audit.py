@@ -16,8 +16,12 @@ from numpy.typing import NDArray
 
 # Probability of a wrong label from which a sample is set aside. Low, for the share of wrong labels is found
 # too low rather than too high where classes overlap, and a person's glance costs less than a wrong label.
-ACCUSED = 0.15
-ACQUITTED = 0.08  # below which a suspect is taken back
+ACCUSED = 0.12
+ACQUITTED = 0.06  # below which a suspect is taken back
+BEYOND_EXPECTED = (
+    1.5  # times as many of a class as its doubts add up to may be set aside, for the same reason
+)
+MOST_OF_A_CLASS = 0.5  # ... but never more: what a label means is what most that bear it look like
 LEAST_SAMPLES = 8  # a class with fewer has no opinion yet that could contradict anybody
 RECORDED = 1000  # suspects still listed after they have left the memory
 LEAST_MEMORY = 32  # samples in memory below which the share of wrong labels cannot be estimated
@@ -116,3 +120,24 @@ def judge(
     """
     accused = (samples_of_class >= LEAST_SAMPLES) & (doubts > ACCUSED) & ~learned
     return np.where(suspected, doubts >= ACQUITTED, accused)
+
+
+def bounded(suspects: NDArray[np.bool_], doubts: NDArray, numbers: NDArray) -> NDArray[np.bool_]:
+    """Return suspects (n,) without the least doubted of classes that would lose too many.
+
+    The doubts of a class add up to the wrong labels expected in it, so few that are wrong allow few suspects.
+    And without its majority a small class comes to mean what is left of it, which brings the rest into doubt.
+
+    Args:
+        suspects: (n,) of all remembered samples.
+        doubts: (n,) probability that the label is wrong.
+        numbers: (n,) class of each sample.
+    """
+    kept = suspects.copy()
+    for number in np.unique(numbers[suspects]):
+        members = np.flatnonzero(numbers == number)
+        accused = members[suspects[members]]
+        expected = np.ceil(BEYOND_EXPECTED * doubts[members].sum())
+        most = int(min(expected, MOST_OF_A_CLASS * len(members)))
+        kept[accused[np.argsort(-doubts[accused], kind="stable")[most:]]] = False
+    return kept

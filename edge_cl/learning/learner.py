@@ -352,6 +352,7 @@ class EdgeLearner:
         opinion = self._opinion(logits, rehearsal.outputs, rehearsal.numbers, suspected)
         self.doubt[rehearsal.slots], self.suggestion[rehearsal.slots] = opinion.doubt, opinion.suggestion
         verdict = opinion.suspect & ~slots.confirmed[rehearsal.slots]
+        verdict = audit.bounded(verdict, opinion.doubt, rehearsal.numbers)
         for at in np.flatnonzero(verdict != suspected):
             rows = embed(self.buffer.features[rehearsal.slots[at]], self.space.zero_point)
             self._move(rows, int(rehearsal.numbers[at]), bool(verdict[at]))

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge_cl.learning import audit
 from edge_cl.learning.base import SAMPLE_WEIGHT
@@ -51,6 +53,36 @@ def test_a_suspect_stays_one_until_the_doubt_is_clearly_gone():
     doubts = np.array([audit.ACQUITTED - 0.01, (audit.ACQUITTED + audit.ACCUSED) / 2])
     verdict = audit.judge(np.ones(2, bool), doubts, np.zeros(2, bool), np.full(2, 100))
     assert verdict.tolist() == [False, True]
+
+
+@given(st.integers(0, 2**32), st.integers(1, 60))
+def test_no_class_loses_more_than_its_doubts_and_majority_allow_the_least_doubted_are_spared(seed, count):
+    rng = np.random.default_rng(seed)
+    doubts = rng.random(count) * rng.random()
+    numbers, suspects = rng.integers(3, size=count), rng.random(count) < 0.6
+    kept = audit.bounded(suspects, doubts, numbers)
+    assert not (kept & ~suspects).any()
+    for number in range(3):
+        mine = numbers == number
+        expected = np.ceil(audit.BEYOND_EXPECTED * doubts[mine].sum())
+        most = int(min(expected, audit.MOST_OF_A_CLASS * mine.sum()))
+        assert kept[mine].sum() == min(suspects[mine].sum(), most)
+        spared, stayed = doubts[mine & suspects & ~kept], doubts[mine & kept]
+        assert not len(spared) or not len(stayed) or spared.max() <= stayed.min()
+
+
+def test_a_small_class_full_of_strays_keeps_its_majority():
+    features, _, _, truth = made(400, 0.0, spread=30.0)
+    rng, taught = np.random.default_rng(3), np.array(truth)
+    rare = taught == "class 3"
+    chosen = np.flatnonzero(~rare | (rng.random(400) < 0.1))
+    strays = rng.permutation(np.flatnonzero(~rare))[: int(2.5 * rare[chosen].sum())]
+    taught[strays] = "class 3"
+    learner = audited(features[chosen], taught[chosen].tolist(), updates=6)
+    slots = learner.buffer.slots
+    mine = slots.number[learner.buffer.filled] == learner.labels.index("class 3")
+    suspects = slots.suspect[learner.buffer.filled][mine]
+    assert 0 < suspects.sum() <= len(suspects) / 2
 
 
 # the learner that lives by it
