@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 # too low rather than too high where classes overlap, and a person's glance costs less than a wrong label.
 ACCUSED = 0.12
 ACQUITTED = 0.06  # below which a suspect is taken back
-BEYOND_EXPECTED = (
-    1.5  # times as many of a class as its doubts add up to may be set aside, for the same reason
-)
+BEYOND_EXPECTED = 1.5  # times what the doubts of a class add up to may be set aside of it, for that reason
 MOST_OF_A_CLASS = 0.5  # ... but never more: what a label means is what most that bear it look like
 LEAST_SAMPLES = 8  # a class with fewer has no opinion yet that could contradict anybody
 RECORDED = 1000  # suspects still listed after they have left the memory

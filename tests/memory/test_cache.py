@@ -1,11 +1,10 @@
 """The cache gives back what was put, misses what is damaged, and never stands in the way."""
 
-import os
 import subprocess
 
 import numpy as np
 import pytest
-from simulators.killer import PYTHON, import_path
+from simulators.killer import PYTHON, process_environment
 
 from edge_cl.memory import cache as cache_module
 from edge_cl.memory.cache import FeatureCache, FeatureKey
@@ -95,10 +94,9 @@ def test_two_processes_share_a_cache(tmp_path):
         "        key = FeatureKey(sys.argv[2] + str(i), 'm', 'p')\n"
         "        cache.put(key, np.full((1, 64), i % 100, dtype=np.int8))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": import_path()}
     path = tmp_path / "features.db"
     command = [PYTHON, "-c", script, str(path)]
-    children = [subprocess.Popen([*command, name], env=environment) for name in "ab"]
+    children = [subprocess.Popen([*command, name], env=process_environment()) for name in "ab"]
     assert [child.wait(60) for child in children] == [0, 0]
     with FeatureCache(path) as cache:
         for name in "ab":

@@ -1,6 +1,5 @@
 """Killed or refused by the disk at any call that writes: promises are kept, nothing is half done."""
 
-import os
 import re
 import shutil
 import sqlite3
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from simulators import teacher
-from simulators.killer import PYTHON, SYNCS, Outcome, import_path, run_failing_at, why_not
+from simulators.killer import PYTHON, SYNCS, Outcome, process_environment, run_failing_at, why_not
 
 from edge_cl.device.install import bundle_folder, check_bundle, load_checkpoint, read_current, tidy
 from edge_cl.memory.store import EventKind, open_store
@@ -126,7 +125,7 @@ def test_the_teacher_alone_keeps_all_its_promises(tmp_path):
         [PYTHON, TEACHER, str(tmp_path / "state"), "2"],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": import_path()},
+        env=process_environment(),
         check=True,
     )
     assert done.stdout.split("\n") == [
@@ -155,7 +154,7 @@ def test_every_promise_comes_after_the_sync_that_makes_it_true(tmp_path):
         str(folder),
         "2",
     ]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": import_path()})
+    subprocess.run(command, check=True, capture_output=True, env=process_environment())
     unsynced: set[str] = set()
     promises = 0
     for call, file, rest in re.findall(r"^\d+ +(\w+)\((?:\d+<([^>]*)>)?(.*)$", log.read_text(), re.MULTILINE):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulators.killer import PYTHON, import_path
+from simulators.killer import PYTHON, process_environment
 
 from edge_cl.errors import ConfigError, MismatchError, StoreBusyError, StoreError
 from edge_cl.memory import database as database_module
@@ -164,9 +164,8 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
         f"s = open_store(Path(sys.argv[1]), FeatureSpace(*{tuple(SPACE)!r})); print('open', flush=True);"
         "time.sleep(60)"
     )
-    environment = {**os.environ, "PYTHONPATH": import_path()}
     with subprocess.Popen(
-        [PYTHON, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+        [PYTHON, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True, env=process_environment()
     ) as child:
         assert child.stdout.readline() == "open\n"
         with pytest.raises(StoreBusyError):

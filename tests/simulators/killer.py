@@ -35,9 +35,10 @@ class Outcome(NamedTuple):
     hit: bool
 
 
-def import_path() -> str:
-    """Return the PYTHONPATH by which `PYTHON` finds what this interpreter finds, and the checkout's own."""
-    return os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "tests"), *filter(None, sys.path)])
+def process_environment() -> dict[str, str]:
+    """Return one in which `PYTHON` finds what this interpreter imports, and the packages of the checkout."""
+    places = [str(CHECKOUT), str(CHECKOUT / "tests"), *filter(None, sys.path)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
 
 
 @cache
@@ -76,7 +77,7 @@ def run_failing_at(
     strace's `inject=` takes: `signal=SIGKILL`, `error=ENOSPC`. `onwards` lets the later ones fail as well.
     """
     prepare()
-    environment = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": import_path(), **(environment or {})}
+    environment = {"PYTHONDONTWRITEBYTECODE": "1", **(environment or {})}
     for call, nth in points(command, calls, environment)[::stride]:
         prepare()
         inject = f"inject={call}:{fault}:when={nth}{'+' if onwards else ''}"
@@ -100,5 +101,5 @@ def _strace(
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
-        env={**os.environ, **(environment or {})},
+        env={**process_environment(), **(environment or {})},
     )

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from simulators.killer import import_path
+from simulators.killer import process_environment
 
 from edge_cl.cli import main
 from edge_cl.device.staged import open_staged, settings_of
@@ -313,8 +313,7 @@ def test_two_processes_build_one_engine(board: Board, network: Path) -> None:
         "from edge_cl.vision.backbone import open_backbone\n"
         f"open_backbone({str(network)!r}, engine_cache={str(board.cache)!r}).close()"
     )
-    environment = {**os.environ, "PYTHONPATH": import_path()}
-    both = [subprocess.Popen([sys.executable, "-c", script], env=environment) for _ in range(2)]
+    both = [subprocess.Popen([sys.executable, "-c", script], env=process_environment()) for _ in range(2)]
     assert [each.wait(timeout=120) for each in both] == [0, 0]
     assert len(board.builds()) == 1
 

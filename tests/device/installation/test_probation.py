@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from simulators.killer import PYTHON, import_path
+from simulators.killer import PYTHON, process_environment
 from simulators.releases import START, install, later, own_of
 from simulators.workshop import call, ok
 from test_installation import TOLD
@@ -92,7 +92,7 @@ def test_who_is_at_work_has_not_crashed_and_who_was_killed_has(tmp_path):
     )
     child = subprocess.Popen(
         [PYTHON, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": import_path()},
+        env=process_environment(),
     )  # fmt: skip
     assert child.stdout is not None
     assert child.stdout.readline() == "working\n"
@@ -152,7 +152,7 @@ def crash(device: Path, photos: Path) -> None:
     picture = sorted(photos.glob("0/*"))[0]
     done = subprocess.run(
         [PYTHON, "-c", code, "predict", str(picture), "--state", str(device)],
-        env={**os.environ, "PYTHONPATH": import_path()}, capture_output=True,
+        env=process_environment(), capture_output=True,
     )  # fmt: skip
     assert done.returncode == -signal.SIGSEGV
 
