@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 
 from edge_cl.evaluation.protocols import Samples as Pictures
 from edge_cl.learning import increment, named
-from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics, empty_statistics
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.learner import EdgeLearner
 from edge_cl.learning.named import Named
+from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics, empty_statistics
 from edge_cl.learning.succession import Exemplars, succeed
 from edge_cl.sample import FeatureSpace
 from edge_cl.wire import bundle

@@ -35,10 +35,10 @@ from edge_cl.device.folders import from_files
 from edge_cl.device.installation.installation import Installation
 from edge_cl.device.installation.states import PROBATION
 from edge_cl.learning import increment, named
-from edge_cl.learning.base import Statistics
 from edge_cl.learning.learner import EdgeLearner
 from edge_cl.learning.named import Named
 from edge_cl.learning.snapshot import names, of_names
+from edge_cl.learning.statistics import Statistics
 from edge_cl.resident import peak_resident_bytes
 from edge_cl.vision.backbone import open_backbone
 from edge_cl.vision.frames import read_image

@@ -40,8 +40,8 @@ from edge_cl.device.sync.outbox import open_outbox
 from edge_cl.device.sync.session import Board, Fare, RefusedError, Session
 from edge_cl.device.transport import Transport
 from edge_cl.errors import TransportError
-from edge_cl.learning.base import Statistics, empty_statistics
 from edge_cl.learning.named import Named, on
+from edge_cl.learning.statistics import Statistics, empty_statistics
 from edge_cl.wire.codec import decode
 from edge_cl.wire.enrolment import Code, write_code
 from edge_cl.wire.messages import STATISTICS

@@ -31,11 +31,12 @@ from numpy.typing import NDArray
 from edge_cl.device.shipped import named_or_shipped
 from edge_cl.evaluation.protocols import Samples
 from edge_cl.learning import head, increment
-from edge_cl.learning.base import SAMPLE_WEIGHT, Base, Statistics, empty_statistics, merge
+from edge_cl.learning.base import Base
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.coreset import coreset
 from edge_cl.learning.embedding import embed
 from edge_cl.learning.learner import EdgeLearner
+from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics, empty_statistics, merge
 from edge_cl.sample import FeatureSpace
 from edge_cl.wire import bundle, parts
 from edge_cl.wire.codec import canonical, content_id, encode

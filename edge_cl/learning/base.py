@@ -9,168 +9,25 @@ current in single precision; `settle` brings it back to what the statistics say,
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.learning.embedding import UNIT
+from edge_cl.learning.held_out import HeldOut, InnerProducts, hold_out
+from edge_cl.learning.shrinkage import FIRST_SHRINKAGE, SHRINKAGES, Candidate, HoldOut, step_downhill
+from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics, empty_statistics, merge, within_scatter
+from edge_cl.learning.strips import add_product, sketch, to_inverse_root, to_single, to_square
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 
-SAMPLE_WEIGHT = 12  # of one sample; divisible by 1, 2, 3 and 4 views, so that every view's weight is whole
-SHRINKAGES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9)  # candidates; the best differs by data
-FIRST_SHRINKAGE = 0.3  # until there are enough samples to choose
 PRIOR_SAMPLES = 32  # the ridge of an untaught base stands for this many samples of ...
 PRIOR_SPREAD = 0.4  # ... this within-class variance (of a unit-length embedding; measured 0.3 to 0.5)
 PENDING_ROWS = 32  # rank-one steps gathered before they are folded in by one matrix product
-SKETCH = 256  # directions that estimate a distance
-SKETCH_COLUMNS = 32  # of those worked out at once
-STRIP_ROWS = 256  # rows of a (D, D) matrix that are worked on at once ...
-SQUARED_ROWS = 64  # ... and where memory is at its fullest
-SMALLEST_HALF = 128  # rows below which a matrix is inverted in one go
 GROWTH = 1.3  # shrinkage and ridge are stale once the statistics have grown by this factor
 NO_SCORE = -1e9  # of a class that has lost its samples: below any other, and finite
-
-
-class Statistics(NamedTuple):
-    """What was seen, as whole numbers; the sum of two devices' statistics is the statistics of both.
-
-    Attributes:
-        counts: (C,) weight seen of each class, in units of 1/SAMPLE_WEIGHT sample.
-        sums: (C, D) weighted sum of embeddings.
-        moment: (D, D) weighted sum of outer products of embeddings, over all classes.
-        residue: weight whose class was forgotten while its spread stays in `moment`.
-    """
-
-    counts: NDArray[np.int64]
-    sums: Floats
-    moment: Floats
-    residue: int
-
-
-def empty_statistics(size: int, classes: int = 0) -> Statistics:
-    """Return the statistics of nothing, for D = `size` features."""
-    return Statistics(np.zeros(classes, np.int64), np.zeros((classes, size)), np.zeros((size, size)), 0)
-
-
-def merge(first: Statistics, second: Statistics) -> Statistics:
-    """Add two statistics of the same classes in the same order; exact, commutative, associative."""
-    return Statistics(
-        first.counts + second.counts,
-        first.sums + second.sums,
-        first.moment + second.moment,
-        first.residue + second.residue,
-    )
-
-
-def within_scatter(statistics: Statistics) -> Floats:
-    """Return the pooled within-class scatter (D, D) in real units, every sample counting SAMPLE_WEIGHT."""
-    counts = np.maximum(statistics.counts, 1)[:, None]
-    scatter = (statistics.sums / counts).T @ statistics.sums
-    np.subtract(statistics.moment, scatter, out=scatter)
-    scatter /= UNIT * UNIT
-    return scatter
-
-
-class InnerProducts(NamedTuple):
-    """All that leave-one-out needs of n samples with V views, under one precision B^-1.
-
-    Attributes:
-        views: (n, V, V) of a sample's views with each other.
-        means: (n, V, C) of views with class means.
-        classes: (C, C) of class means with each other.
-    """
-
-    views: Floats
-    means: Floats
-    classes: Floats
-
-
-class HeldOut(NamedTuple):
-    """Answers for samples as if they had never been taught.
-
-    Attributes:
-        scores: (n, V, C); -inf for a class without samples, as the sample's own is where it was the only one.
-        norms: (n, V) squared length of each view under the held-out precision.
-    """
-
-    scores: Floats
-    norms: Floats
-
-
-def hold_out(
-    products: InnerProducts, classes: NDArray, counts: NDArray, weight: float, shrinkage: float
-) -> HeldOut:
-    """Score every view of every sample as if that sample (all its views) had never been taught.
-
-    Removing a sample of class y takes V + 1 rank-one terms from the within-class scatter and moves m_y, so
-    the held-out precision follows from the full one by the Woodbury identity; nothing is solved anew.
-
-    Args:
-        products: inner products under the full precision.
-        classes: (n,) class of each sample.
-        counts: (C,) weight of each class.
-        weight: of all statistics.
-        shrinkage: e of the full precision.
-    """
-    own = np.arange(len(classes))
-    count_views = products.views.shape[1]
-    rest = counts[classes] - SAMPLE_WEIGHT
-    alone = rest <= 0
-    pull = np.where(alone, 0.0, SAMPLE_WEIGHT / np.maximum(rest, 1))  # m_y moves by -pull (x - m_y)
-    mean_views = products.views.mean(axis=2)  # x_v with x
-    mean_means = products.means.mean(axis=1)  # x with m_j
-    own_means = products.means[own, :, classes]  # x_v with m_y
-    own_classes = products.classes[classes]  # m_y with m_j
-    # The removed terms: V rows sqrt(w) (x_v - m_y) and one row sqrt(W pull) (x - m_y).
-    scale = np.sqrt(SAMPLE_WEIGHT / count_views)
-    last = np.sqrt(SAMPLE_WEIGHT * pull)
-    terms = np.concatenate(
-        [
-            scale * (products.means - own_classes[:, None]),
-            (last[:, None] * (mean_means - own_classes))[:, None],
-        ],
-        axis=1,
-    )  # (n, V+1, C): terms with m_j
-    with_views = np.concatenate(
-        [
-            scale * (products.views - own_means[:, None, :]),
-            (last[:, None] * (mean_views - own_means))[:, None],
-        ],
-        axis=1,
-    )  # (n, V+1, V): terms with x_v
-    own_terms = terms[own, :, classes]  # (n, V+1): terms with m_y
-    with_mean = with_views.mean(axis=2)  # terms with x
-    gram = np.concatenate(
-        [scale * (with_views - own_terms[:, :, None]), (last[:, None] * (with_mean - own_terms))[:, :, None]],
-        axis=2,
-    )
-    core = np.eye(count_views + 1) / (1.0 - shrinkage) - gram
-    # The moved mean m_y' = m_y - pull (x - m_y), in place of m_y.
-    moved_terms = own_terms - pull[:, None] * (with_mean - own_terms)
-    moved_means = own_means - pull[:, None] * (mean_views - own_means)
-    own_own = own_classes[own, classes]
-    own_mean = mean_means[own, classes]
-    mean_mean = mean_views.mean(axis=1)
-    norms = np.broadcast_to(np.diag(products.classes), own_classes.shape).copy()
-    norms[own, classes] = (
-        own_own - 2 * pull * (own_mean - own_own) + pull**2 * (mean_mean - 2 * own_mean + own_own)
-    )
-    means = products.means.copy()
-    means[own, :, classes] = moved_means
-    terms[own, :, classes] = moved_terms
-    solved = np.linalg.solve(core, np.concatenate([terms, with_views], axis=2))
-    solved_terms, solved_views = solved[:, :, : terms.shape[2]], solved[:, :, terms.shape[2] :]
-    linear = means + np.einsum("ntv,ntc->nvc", with_views, solved_terms)
-    norms = norms + np.einsum("ntc,ntc->nc", terms, solved_terms)
-    rest_weight = weight - SAMPLE_WEIGHT
-    scores = rest_weight * (linear - 0.5 * norms[:, None, :])
-    scores[own[alone], :, classes[alone]] = -np.inf
-    scores[:, :, counts == 0] = -np.inf
-    lengths = np.einsum("nvv->nv", products.views) + np.einsum("ntv,ntv->nv", with_views, solved_views)
-    return HeldOut(scores, rest_weight * lengths)
 
 
 class Steps(NamedTuple):
@@ -362,37 +219,42 @@ class Base:
         root = within_scatter(self.statistics)
         root *= 1.0 - self.shrinkage
         root[np.diag_indices(self.size)] += self.ridge
-        _to_inverse_root(root)  # B^-1 = root' root
-        self._sketch = _sketch(root)
+        to_inverse_root(root)  # B^-1 = root' root
+        self._sketch = sketch(root)
         means = self._means()
         self._weights = (means @ root.T) @ root
-        self._inverse = _to_square(root)
+        self._inverse = to_square(root)
         self._biases = -0.5 * np.einsum("cd,cd->c", self._weights, means)
 
     def refresh(self, shrinkage: float) -> None:
         """Set shrinkage e and ridge r = e tr(S) / D anew and settle."""
-        scatter_trace = self._scatter_trace()
-        least = PRIOR_SPREAD / self.size * SAMPLE_WEIGHT  # one sample a class has no spread at all
-        self.shrinkage = shrinkage
-        self.ridge = shrinkage * max(scatter_trace / self.size, least)
+        self.shrinkage, self.ridge = shrinkage, self._ridge_at(shrinkage)
         self.refreshed_weight = self.weight
         self.settle()
 
-    def choose_shrinkage(self, loss: Callable[[], float]) -> None:
-        """Refresh with the candidate near the shrinkage in use at which `loss()` of this base is least.
+    def choose_shrinkage(self, loss: Callable[[HoldOut], float]) -> None:
+        """Refresh with the candidate near the shrinkage in use whose held-out answers have the least loss.
 
         One step to a neighbour at most: the best shrinkage moves slowly as samples come, and each candidate
         costs a solution. (One eigendecomposition would serve all, in twice the memory.)
         """
+        self._inverse = np.zeros((0, 0), np.float32)  # given up first, as in `settle`
+        self.refresh(self._better_shrinkage(loss))
+
+    def _better_shrinkage(self, loss: Callable[[HoldOut], float]) -> float:
+        scatter, means = to_single(within_scatter(self.statistics)), self._means()
 
         def loss_at(index: int) -> float:
-            self.refresh(SHRINKAGES[index])
-            return loss()
+            shrinkage = SHRINKAGES[index]
+            ridge = self._ridge_at(shrinkage)
+            return loss(Candidate(scatter, means, self._counts, self.weight, shrinkage, ridge).hold_out)
 
         start = int(np.argmin([abs(e - self.shrinkage) for e in SHRINKAGES]))
-        best = SHRINKAGES[step_downhill(start, len(SHRINKAGES), loss_at)]
-        if self.shrinkage != best:  # otherwise the last one tried
-            self.refresh(best)
+        return SHRINKAGES[step_downhill(start, len(SHRINKAGES), loss_at)]
+
+    def _ridge_at(self, shrinkage: float) -> float:
+        least = PRIOR_SPREAD / self.size * SAMPLE_WEIGHT  # one sample a class has no spread at all
+        return shrinkage * max(self._scatter_trace() / self.size, least)
 
     def hold_out(self, rows: Floats, classes: NDArray) -> HeldOut:
         """Answer for taught samples as if each had never been taught; O(V D^2) a sample.
@@ -473,14 +335,14 @@ class Base:
 
     def _fold_pending(self) -> None:
         pending, signs = self._pending[: self._waiting], self._signs[: self._waiting]
-        _add_product(self._inverse, -(pending.T * signs), pending)
+        add_product(self._inverse, -(pending.T * signs), pending)
         self._waiting = 0
 
     def _fold_moment(self) -> None:
         if self._unfolded:
             rows = np.concatenate([part for _, part in self._unfolded])
             weights = np.repeat([weight for weight, _ in self._unfolded], [len(p) for _, p in self._unfolded])
-            _add_product(self._moment, rows.T * weights, rows)
+            add_product(self._moment, rows.T * weights, rows)
             self._unfolded = []
 
     def _scatter_trace(self) -> float:
@@ -491,70 +353,3 @@ class Base:
     def _means(self, chosen: int | slice | NDArray[np.intp] = slice(None)) -> Floats:
         """Return (C, D) class means in real units, or those of the chosen classes."""
         return self._sums[chosen] / (UNIT * np.maximum(self._counts[chosen], 1)[..., None])
-
-
-def _sketch(root: Floats) -> NDArray[np.float32]:
-    """Return (D, SKETCH) S with S S' about root' root; always the same signs."""
-    rng, found = np.random.default_rng(0), np.empty((len(root), SKETCH), np.float32)
-    for start in range(0, SKETCH, SKETCH_COLUMNS):  # in strips: at this moment memory is at its fullest
-        signs = rng.choice([-1.0, 1.0], size=(len(root), SKETCH_COLUMNS))
-        strip = signs.T @ root  # root' @ signs takes twice as long
-        found[:, start : start + SKETCH_COLUMNS] = strip.T / np.sqrt(SKETCH)
-    return found
-
-
-def _add_product(matrix: NDArray[Any], left: NDArray[Any], right: NDArray[Any]) -> None:
-    """Add left @ right to a (D, D) matrix, in strips: a product of full size would stand beside it."""
-    for start in range(0, len(matrix), STRIP_ROWS):
-        strip = slice(start, start + STRIP_ROWS)
-        matrix[strip] += left[strip] @ right
-
-
-def _to_square(root: Floats) -> Singles:
-    """Turn a lower triangular (D, D) matrix R into R' R in single precision, within the memory of R.
-
-    A strip of rows of the square needs R from its own first row down, so it can be written over those
-    above the next strip; what is left over goes back to the system.
-    """
-    size = len(root)
-    written = root.reshape(-1).view(np.float32)
-    for start in range(0, size, SQUARED_ROWS):
-        end = min(start + SQUARED_ROWS, size)
-        strip = root[start:, start:end].T @ root[start:]
-        written[start * size : end * size] = strip.reshape(-1)
-    del written
-    root.resize((size * size + 1) // 2, refcheck=False)  # nobody looks at it any more
-    return root.view(np.float32)[: size * size].reshape(size, size)
-
-
-def _to_inverse_root(matrix: Floats) -> None:
-    """Turn a symmetric positive definite (D, D) matrix L L' into L^-1, in place, by halves and strips.
-
-    numpy's inverse holds four matrices of this size at its height; on a board that is what the learner's peak
-    memory would be made of.
-    """
-    half = len(matrix) // 2
-    if half < SMALLEST_HALF:
-        matrix[:] = np.tril(np.linalg.inv(np.linalg.cholesky(matrix)))
-        return
-    first, corner, last = matrix[:half, :half], matrix[half:, :half], matrix[half:, half:]
-    _to_inverse_root(first)
-    strips = [slice(start, start + SQUARED_ROWS) for start in range(0, len(last), SQUARED_ROWS)]
-    for rows in strips:
-        corner[rows] = corner[rows] @ first.T
-    for rows in strips:
-        last[rows] -= corner[rows] @ corner.T
-    _to_inverse_root(last)
-    for rows in reversed(strips):  # upwards: each needs the rows above it as they were
-        corner[rows] = -(last[rows, : rows.stop] @ corner[: rows.stop]) @ first
-    matrix[:half, half:] = 0.0
-
-
-def step_downhill(start: int, count: int, loss_at: Callable[[int], float]) -> int:
-    """Return `start` or the first neighbour in range(count) at which `loss_at` is lower.
-
-    Asks about `start` last: mostly it stays, and then it is what was set up last.
-    """
-    neighbours = [index for index in (start - 1, start + 1) if 0 <= index < count]
-    losses = {index: loss_at(index) for index in (*neighbours, start)}
-    return next((index for index in neighbours if losses[index] < losses[start]), start)

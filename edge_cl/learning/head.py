@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from edge_cl.errors import MismatchError, ReleaseError
 from edge_cl.learning import calibration, increment, snapshot
 from edge_cl.learning import residual as mlp
-from edge_cl.learning.base import Statistics, empty_statistics
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.increment import Increment
 from edge_cl.learning.learner import EdgeLearner
+from edge_cl.learning.statistics import Statistics, empty_statistics
 from edge_cl.sample import FeatureSpace
 
 Tensors = Mapping[str, NDArray[Any]]

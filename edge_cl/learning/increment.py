@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics, empty_statistics, within_scatter
 from edge_cl.learning.embedding import UNIT
+from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics, empty_statistics, within_scatter
 from edge_cl.sample import label_key
 
 Floats = NDArray[np.float64]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.learning import snapshot
-from edge_cl.learning.base import Statistics
+from edge_cl.learning.statistics import Statistics
 
 
 class Inherited(NamedTuple):

@@ -14,19 +14,21 @@ from numpy.typing import NDArray
 from edge_cl.learning import audit, calibration, gate, snapshot
 from edge_cl.learning import residual as mlp
 from edge_cl.learning.audit import Suspect
-from edge_cl.learning.base import SAMPLE_WEIGHT, Base, HeldOut, Statistics
+from edge_cl.learning.base import Base
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.embedding import embed
+from edge_cl.learning.held_out import HeldOut
 from edge_cl.learning.inherited import Inherited, less, statistics
 from edge_cl.learning.progress import Progress
 from edge_cl.learning.report import Report, make_report
+from edge_cl.learning.shrinkage import HoldOut
+from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics
 from edge_cl.learning.training import Training
 from edge_cl.memory.buffer import EMPTY, Buffer, Leaving, capacity, is_exemplar
 from edge_cl.sample import FeatureSpace, Prediction, label_key
 
-CHOICE_SAMPLES = 256  # held-out answers that choose the shrinkage; more did not change the choice
 BLOCK_SAMPLES = 32  # held-out answers worked out at once, to bound memory
-OFFERS, CHOICES = 1, 3  # purposes of random numbers; 2 is that of `training`
+OFFERS = 1  # purpose of random numbers; 2 is that of `training`
 
 
 class Lesson(NamedTuple):
@@ -295,13 +297,16 @@ class EdgeLearner:
         if len(company) < 2 * len(self.labels):
             self.base.refresh(self.base.shrinkage)
             return
-        rng = np.random.default_rng((self.config.seed, CHOICES, self.taught_count))
-        chosen = np.sort(rng.permutation(company)[:CHOICE_SAMPLES])
-        self.base.choose_shrinkage(lambda: self._held_out_loss(chosen))
+        self.base.choose_shrinkage(lambda hold_out: self._held_out_loss(company, hold_out))
 
-    def _held_out_loss(self, slots: NDArray) -> float:
-        held_out = self._held_out(slots)
-        return calibration.fit(held_out.scores[:, :1], held_out.numbers).loss
+    def _held_out_loss(self, slots: NDArray, hold_out: HoldOut) -> float:
+        """Return the loss of held-out answers to the first view, the one that most questions are."""
+        scores = []
+        for start in range(0, len(slots), BLOCK_SAMPLES):
+            block = slots[start : start + BLOCK_SAMPLES]
+            rows = embed(self.buffer.features[block], self.space.zero_point)
+            scores.append(hold_out(rows, self.buffer.slots.number[block]).scores[:, :1])
+        return calibration.fit(np.concatenate(scores), self.buffer.slots.number[slots]).loss
 
     def _rehearse(self, filled: NDArray) -> Rehearsal:
         """Answer every remembered sample as if it had not been taught, and calibrate by the answers."""

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from edge_cl.learning import increment
-from edge_cl.learning.base import Statistics, empty_statistics, merge
 from edge_cl.learning.increment import Increment
+from edge_cl.learning.statistics import Statistics, empty_statistics, merge
 from edge_cl.sample import label_key
 
 

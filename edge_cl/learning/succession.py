@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from edge_cl.errors import ReleaseError
 from edge_cl.learning import audit, increment
-from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics, empty_statistics, merge
 from edge_cl.learning.embedding import embed
 from edge_cl.learning.inherited import inherited, less
 from edge_cl.learning.learner import EdgeLearner
 from edge_cl.learning.named import Named, on
 from edge_cl.learning.progress import Progress
+from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics, empty_statistics, merge
 from edge_cl.memory.buffer import EMPTY, Slots, exemplar_ids
 from edge_cl.sample import label_key
 

@@ -5,9 +5,9 @@ from numpy.typing import NDArray
 
 from edge_cl.learning import calibration, gate, mixing, removal
 from edge_cl.learning import residual as mlp
-from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.embedding import UNIT, embed
+from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics
 from edge_cl.memory.buffer import EMPTY, Buffer
 from edge_cl.sample import FeatureSpace
 

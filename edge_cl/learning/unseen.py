@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.learning import gate, increment
-from edge_cl.learning.base import SAMPLE_WEIGHT, Base, Statistics
+from edge_cl.learning.base import Base
 from edge_cl.learning.embedding import embed
 from edge_cl.learning.inherited import less
 from edge_cl.learning.learner import BLOCK_SAMPLES, EdgeLearner
+from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics
 from edge_cl.memory.buffer import EMPTY
 
 

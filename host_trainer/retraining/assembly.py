@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from edge_cl.errors import ReleaseError
 from edge_cl.learning import head
-from edge_cl.learning.base import Statistics
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.coreset import coreset
 from edge_cl.learning.embedding import embed
 from edge_cl.learning.increment import places
 from edge_cl.learning.learner import EdgeLearner
+from edge_cl.learning.statistics import Statistics
 from edge_cl.wire import bundle, canonical, packing, parts
 from edge_cl.wire.bundle import EXEMPLARS, GOLDEN, HEAD, Gates, Input, Manifest, Space
 from edge_cl.wire.fields import to_plain

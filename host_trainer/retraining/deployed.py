@@ -6,9 +6,9 @@ from typing import Any
 
 from edge_cl.errors import ConfigError
 from edge_cl.learning import head
-from edge_cl.learning.base import Statistics
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.learner import EdgeLearner
+from edge_cl.learning.statistics import Statistics
 from edge_cl.wire import bundle
 from edge_cl.wire.bundle import Manifest
 from host_trainer.retraining import samples, told

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from edge_cl.learning import gate
 from edge_cl.learning import residual as mlp
 from edge_cl.learning.audit import Suspect
-from edge_cl.learning.base import SHRINKAGES, Statistics, empty_statistics, merge
 from edge_cl.learning.calibration import log_softmax
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.embedding import UNIT, embed
 from edge_cl.learning.increment import between, lifted, places
 from edge_cl.learning.learner import EdgeLearner
 from edge_cl.learning.named import Named, on
+from edge_cl.learning.shrinkage import SHRINKAGES
+from edge_cl.learning.statistics import Statistics, empty_statistics, merge
 from edge_cl.memory.buffer import SLOT_OVERHEAD_BYTES
 from edge_cl.sample import FeatureSpace, label_key
 from host_trainer.retraining.merging import scaled

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics
 from edge_cl.learning.increment import between, places, union
 from edge_cl.learning.named import Named, plus
+from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics
 from edge_cl.wire.labels import Edits
 from host_trainer.retraining.told import Told, moved
 

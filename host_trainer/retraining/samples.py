@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.learning import snapshot
-from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics
 from edge_cl.learning.embedding import embed
 from edge_cl.learning.increment import places
 from edge_cl.learning.named import Named
+from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics
 from edge_cl.sample import FeatureSpace, label_key
 
 OWN = ""  # the device of a sample that the host itself was taught

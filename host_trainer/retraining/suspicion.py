@@ -13,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_cl.learning.base import SAMPLE_WEIGHT
 from edge_cl.learning.embedding import UNIT, embed
 from edge_cl.learning.increment import between, places, union
 from edge_cl.learning.named import Named
+from edge_cl.learning.statistics import SAMPLE_WEIGHT
 from edge_cl.sample import FeatureSpace, label_key
 from host_trainer.retraining.samples import Samples
 from host_trainer.retraining.told import Told

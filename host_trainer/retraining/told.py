@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from edge_cl.errors import ProtocolError
 from edge_cl.learning import snapshot
-from edge_cl.learning.base import Statistics
 from edge_cl.learning.embedding import UNIT
 from edge_cl.learning.increment import between, fault, placed, places, union
+from edge_cl.learning.statistics import Statistics
 from edge_cl.sample import label_key
 from edge_cl.wire.labels import Edits, followed
 from edge_cl.wire.messages import Statistics as Message

@@ -14,11 +14,11 @@ import numpy as np
 from checks.learner import SPACE, VIEWS, lessons, teach
 
 from edge_cl.errors import MismatchError, ProtocolError, ReleaseError
-from edge_cl.learning.base import empty_statistics
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.head import of_learner, to_learner, to_statistics
 from edge_cl.learning.increment import Increment, advance, compress, fault
 from edge_cl.learning.learner import EdgeLearner
+from edge_cl.learning.statistics import empty_statistics
 from edge_cl.wire import bundle as bundles
 from edge_cl.wire import canonical, packing, parts, signing, tensors
 from edge_cl.wire.codec import FRAME, MAGIC, VERSION, decode, encode

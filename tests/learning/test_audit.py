@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_cl.learning import audit
-from edge_cl.learning.base import SAMPLE_WEIGHT
 from edge_cl.learning.learner import EdgeLearner, LearnerConfig
 from edge_cl.learning.residual import ResidualConfig
+from edge_cl.learning.statistics import SAMPLE_WEIGHT
 from edge_cl.sample import FeatureSpace
 
 SIZE, CLASSES, VIEWS = 48, 4, 2

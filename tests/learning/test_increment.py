@@ -6,7 +6,7 @@ from checks.learner import SIZE, SPACE, lessons
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_cl.learning.base import Base, Statistics, empty_statistics, merge, within_scatter
+from edge_cl.learning.base import Base
 from edge_cl.learning.embedding import UNIT, embed
 from edge_cl.learning.increment import (
     FACTOR,
@@ -22,6 +22,7 @@ from edge_cl.learning.increment import (
     union,
     untold,
 )
+from edge_cl.learning.statistics import Statistics, empty_statistics, merge, within_scatter
 
 NAMES = ("mug", "fork", "lamp")
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from checks.learner import SIZE, SPACE, VIEWS, lessons, teach
 
-from edge_cl.learning.base import Statistics, empty_statistics
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.inherited import inherited, statistics
 from edge_cl.learning.learner import EdgeLearner
+from edge_cl.learning.statistics import Statistics, empty_statistics
 
 CONFIG = LearnerConfig(views=VIEWS)
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_cl.learning import gate
-from edge_cl.learning.base import SAMPLE_WEIGHT
 from edge_cl.learning.learner import EdgeLearner, LearnerConfig
 from edge_cl.learning.residual import ResidualConfig
+from edge_cl.learning.statistics import SAMPLE_WEIGHT
 from edge_cl.memory.buffer import SLOT_OVERHEAD_BYTES
 from edge_cl.sample import FeatureSpace
 from edge_cl.wire.tensors import pack, unpack

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from edge_cl.learning import increment, named
-from edge_cl.learning.base import Base, Statistics
+from edge_cl.learning.base import Base
 from edge_cl.learning.embedding import embed
 from edge_cl.learning.named import Named
+from edge_cl.learning.statistics import Statistics
 
 SIZE = 12
 

@@ -6,12 +6,12 @@ from checks.learner import SIZE, SPACE, STEPS, VIEWS, accuracy, lessons, teach
 
 from edge_cl.errors import ReleaseError
 from edge_cl.learning import head, increment, named
-from edge_cl.learning.base import SAMPLE_WEIGHT, merge
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.coreset import coreset
 from edge_cl.learning.embedding import embed
 from edge_cl.learning.learner import EdgeLearner
 from edge_cl.learning.named import Named
+from edge_cl.learning.statistics import SAMPLE_WEIGHT, merge
 from edge_cl.learning.succession import Exemplars, succeed, taught_again
 from edge_cl.memory.buffer import EMPTY
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edge_cl.learning import increment
-from edge_cl.learning.base import Statistics, empty_statistics
 from edge_cl.learning.increment import placed, places, union
+from edge_cl.learning.statistics import Statistics, empty_statistics
 from edge_cl.sample import FeatureSpace
 from edge_cl.wire.codec import content_id
 from edge_cl.wire.messages import Features, narrowest

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_cl.errors import ProtocolError
-from edge_cl.learning.base import Statistics
 from edge_cl.learning.increment import placed, places
+from edge_cl.learning.statistics import Statistics
 from edge_cl.wire.labels import (
     MAX_EDITS,
     Assigned,

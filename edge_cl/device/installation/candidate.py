@@ -13,9 +13,9 @@ from edge_cl.device.installation import released
 from edge_cl.device.installation.released import Release
 from edge_cl.errors import ReleaseError
 from edge_cl.learning import head, named
-from edge_cl.learning.base import SAMPLE_WEIGHT
 from edge_cl.learning.learner import EdgeLearner
 from edge_cl.learning.named import Named
+from edge_cl.learning.statistics import SAMPLE_WEIGHT
 from edge_cl.learning.succession import Exemplars, succeed, taught_again
 from edge_cl.memory.buffer import EMPTY
 from edge_cl.sample import FeatureSpace, label_key

@@ -10,7 +10,7 @@ from edge_cl.device import install
 from edge_cl.device.installation.records import place
 from edge_cl.errors import ProtocolError, StoreDamagedError
 from edge_cl.learning import head, snapshot
-from edge_cl.learning.base import Statistics
+from edge_cl.learning.statistics import Statistics
 from edge_cl.memory.disk import guarded
 from edge_cl.wire import bundle as bundles
 from edge_cl.wire import canonical

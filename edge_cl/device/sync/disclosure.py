@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from edge_cl.config import NEVER
 from edge_cl.learning import increment
-from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics
 from edge_cl.learning.embedding import UNIT
 from edge_cl.learning.increment import Increment
 from edge_cl.learning.named import Named, on
+from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics
 from edge_cl.sample import label_key
 from edge_cl.wire.messages import MAX_CLASSES, STATISTICS
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from edge_cl.errors import StoreDamagedError
 from edge_cl.learning import increment, named, snapshot
-from edge_cl.learning.base import Statistics
 from edge_cl.learning.named import Named
+from edge_cl.learning.statistics import Statistics
 from edge_cl.wire import labels as registry
 from edge_cl.wire.labels import Edits
 from edge_cl.wire.messages import Statistics as Message

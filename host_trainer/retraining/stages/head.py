@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_cl.learning.base import SAMPLE_WEIGHT
 from edge_cl.learning.head import of_learner
 from edge_cl.learning.named import Named
 from edge_cl.learning.named import nothing as nothing_known
+from edge_cl.learning.statistics import SAMPLE_WEIGHT
 from edge_cl.sample import FeatureSpace, label_key
 from edge_cl.wire.labels import Edits, followed
 from host_trainer.retraining import deployed, heads, samples, told

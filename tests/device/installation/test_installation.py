@@ -13,7 +13,7 @@ from edge_cl.device.install import BUNDLES, CHECKPOINTS, read_current
 from edge_cl.device.installation import probation
 from edge_cl.device.installation.installation import Installation
 from edge_cl.errors import ReleaseError, StoreBusyError
-from edge_cl.learning.base import SAMPLE_WEIGHT
+from edge_cl.learning.statistics import SAMPLE_WEIGHT
 
 TOLD = "a" * 64  # id of the statistics that the device has told
 

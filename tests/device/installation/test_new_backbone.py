@@ -13,7 +13,7 @@ from edge_cl.device.agent import open_agent
 from edge_cl.device.install import BUNDLES, read_current
 from edge_cl.device.installation import probation
 from edge_cl.device.staged import model_path
-from edge_cl.learning.base import SAMPLE_WEIGHT
+from edge_cl.learning.statistics import SAMPLE_WEIGHT
 from edge_cl.memory.store import open_store
 
 SIGNS = ("3", "4", "5")

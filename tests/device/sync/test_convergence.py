@@ -23,7 +23,7 @@ from edge_cl.device.sync.history import moved
 from edge_cl.device.sync.outbox import Enrolment, open_outbox
 from edge_cl.device.sync.syncing import Meeting, Synced
 from edge_cl.errors import TransportError
-from edge_cl.learning.base import SAMPLE_WEIGHT
+from edge_cl.learning.statistics import SAMPLE_WEIGHT
 from edge_cl.sample import label_key
 from edge_cl.wire.labels import Assigned, extended
 

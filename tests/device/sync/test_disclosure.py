@@ -18,9 +18,10 @@ from edge_cl.device.sync.disclosure import (
     telling,
 )
 from edge_cl.learning import increment, named
-from edge_cl.learning.base import Base, Statistics
+from edge_cl.learning.base import Base
 from edge_cl.learning.embedding import UNIT, embed
 from edge_cl.learning.named import Named, on
+from edge_cl.learning.statistics import Statistics
 
 SIZE, VIEWS = 48, 2
 STATISTICS = level_of({}, "statistics", "images", LEVELS)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from simulators.devices import SIZE, SPACE, VIEWS, Device, drawn_samples
 
-from edge_cl.learning.base import Statistics, empty_statistics
+from edge_cl.learning.statistics import Statistics, empty_statistics
 from edge_cl.wire.codec import canonical, content_id
 from edge_cl.wire.labels import Assigned, Edits, extended
 from edge_cl.wire.messages import Features, Images, Message

@@ -6,8 +6,8 @@ from simulators.devices import SIZE, Device, drawn_samples
 
 from edge_cl.errors import ProtocolError
 from edge_cl.learning import increment, named
-from edge_cl.learning.base import SAMPLE_WEIGHT, Statistics, empty_statistics
 from edge_cl.learning.named import Named
+from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics, empty_statistics
 from edge_cl.wire.codec import content_id
 from edge_cl.wire.labels import extended
 from edge_cl.wire.messages import Statistics as Message

@@ -12,8 +12,8 @@ import pytest
 from simulators.foundry import KINDS, NEW, NOW, OLD, VIEWS, Fleet, draw, jpeg, pictures_of, send
 
 from edge_cl.errors import ConfigError, StoreBusyError
-from edge_cl.learning.base import Statistics, empty_statistics
 from edge_cl.learning.config import LearnerConfig
+from edge_cl.learning.statistics import Statistics, empty_statistics
 from edge_cl.wire import bundle
 from edge_cl.wire.labels import extended
 from edge_cl.wire.messages import Statistics as Told
