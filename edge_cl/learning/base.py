@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.learning.embedding import UNIT
-from edge_cl.learning.held_out import HeldOut, InnerProducts, hold_out
-from edge_cl.learning.shrinkage import FIRST_SHRINKAGE, SHRINKAGES, Candidate, HoldOut, step_downhill
+from edge_cl.learning.held_out import NO_SCORE, HeldOut, InnerProducts, hold_out
+from edge_cl.learning.shrinkage import FIRST_SHRINKAGE, SHRINKAGES, Candidate, step_downhill
 from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics, empty_statistics, merge, within_scatter
 from edge_cl.learning.strips import add_product, sketch, to_inverse_root, to_single, to_square
 
@@ -27,7 +27,6 @@ PRIOR_SAMPLES = 32  # the ridge of an untaught base stands for this many samples
 PRIOR_SPREAD = 0.4  # ... this within-class variance (of a unit-length embedding; measured 0.3 to 0.5)
 PENDING_ROWS = 32  # rank-one steps gathered before they are folded in by one matrix product
 GROWTH = 1.3  # shrinkage and ridge are stale once the statistics have grown by this factor
-NO_SCORE = -1e9  # of a class that has lost its samples: below any other, and finite
 
 
 class Steps(NamedTuple):
@@ -232,7 +231,7 @@ class Base:
         self.refreshed_weight = self.weight
         self.settle()
 
-    def choose_shrinkage(self, loss: Callable[[HoldOut], float]) -> None:
+    def choose_shrinkage(self, loss: Callable[[Candidate], float]) -> None:
         """Refresh with the candidate near the shrinkage in use whose held-out answers have the least loss.
 
         One step to a neighbour at most: the best shrinkage moves slowly as samples come, and each candidate
@@ -241,13 +240,13 @@ class Base:
         self._inverse = np.zeros((0, 0), np.float32)  # given up first, as in `settle`
         self.refresh(self._better_shrinkage(loss))
 
-    def _better_shrinkage(self, loss: Callable[[HoldOut], float]) -> float:
+    def _better_shrinkage(self, loss: Callable[[Candidate], float]) -> float:
         scatter, means = to_single(within_scatter(self.statistics)), self._means()
 
         def loss_at(index: int) -> float:
             shrinkage = SHRINKAGES[index]
             ridge = self._ridge_at(shrinkage)
-            return loss(Candidate(scatter, means, self._counts, self.weight, shrinkage, ridge).hold_out)
+            return loss(Candidate(scatter, means, self._counts, self.weight, shrinkage, ridge))
 
         start = int(np.argmin([abs(e - self.shrinkage) for e in SHRINKAGES]))
         return SHRINKAGES[step_downhill(start, len(SHRINKAGES), loss_at)]

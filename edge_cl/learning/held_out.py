@@ -1,6 +1,6 @@
 """Scores of taught samples as if they had never been taught: leave-one-out in closed form."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from edge_cl.learning.statistics import SAMPLE_WEIGHT
 
 Floats = NDArray[np.float64]
+
+NO_SCORE = -1e9  # of a class that has lost its samples: below any other, and finite
 
 
 class InnerProducts(NamedTuple):
@@ -34,6 +36,16 @@ class HeldOut(NamedTuple):
 
     scores: Floats
     norms: Floats
+
+
+class Solution(Protocol):
+    """What answers for embeddings, taught or held out."""
+
+    def scores(self, rows: Floats) -> Floats:
+        """Return the (..., C) log posteriors, up to a constant, of (..., D) embeddings."""
+
+    def hold_out(self, rows: Floats, classes: NDArray) -> HeldOut:
+        """Answer for (n, V, D) embeddings, taught as classes (n,), as if each had never been taught."""
 
 
 def hold_out(

@@ -17,11 +17,11 @@ from edge_cl.learning.audit import Suspect
 from edge_cl.learning.base import Base
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.embedding import embed
-from edge_cl.learning.held_out import HeldOut
+from edge_cl.learning.held_out import HeldOut, Solution
 from edge_cl.learning.inherited import Inherited, less, statistics
 from edge_cl.learning.progress import Progress
 from edge_cl.learning.report import Report, make_report
-from edge_cl.learning.shrinkage import HoldOut
+from edge_cl.learning.shrinkage import Candidate
 from edge_cl.learning.statistics import SAMPLE_WEIGHT, Statistics
 from edge_cl.learning.training import Training
 from edge_cl.memory.buffer import EMPTY, Buffer, Leaving, capacity, is_exemplar
@@ -75,19 +75,24 @@ class Rehearsal(NamedTuple):
         numbers: (n,) their classes.
         scores: (n, V, C) of the base without the sample.
         norms: (n, V) squared length under the base without the sample.
-        outputs: (n, V, C) of the residual, which may have trained on it.
     """
 
     slots: NDArray[np.intp]
     numbers: NDArray[np.int32]
     scores: NDArray[np.float64]
     norms: NDArray[np.float64]
-    outputs: NDArray[np.float32]
 
 
 def never() -> bool:
     """Say that nobody wants to stop."""
     return False
+
+
+def unseen(solution: Solution, rows: NDArray, numbers: NDArray, aside: NDArray) -> HeldOut:
+    """Answer for (n, V, D) embeddings as if never taught; those set aside (n,) are in no sum anyway."""
+    answers = solution.hold_out(rows, numbers)
+    answers.scores[aside] = solution.scores(rows[aside])
+    return answers
 
 
 class EdgeLearner:
@@ -250,8 +255,8 @@ class EdgeLearner:
             return
         rows, numbers = embed(leaving.features, self.space.zero_point)[None], np.array([leaving.number])
         aside = np.array([leaving.suspect])
-        logits = self._tempered(self._unseen(rows, numbers, aside).scores)
-        opinion = self._opinion(logits, self.training.outputs(rows), numbers, aside)
+        logits = self._tempered(unseen(self.base, rows, numbers, aside).scores)
+        opinion = self._opinion(logits, numbers, aside, lambda _: self.training.outputs(rows))
         is_suspect = bool(opinion.suspect[0])
         if is_suspect != leaving.suspect:
             self._move(rows[0], leaving.number, is_suspect)
@@ -276,9 +281,8 @@ class EdgeLearner:
         filled = self.buffer.filled
         if len(self.labels) < 2 or not len(filled):
             return Consolidation(0, None, 0.0, 0, 0)
-        if self.base.is_stale:
-            self._refresh_base(filled)
-        rehearsal = self._rehearse(filled)
+        rehearsal = self._refreshed(filled) if self.base.is_stale else self._rehearse(filled, self.base)
+        self._calibrate(rehearsal)
         offsets, moved = self._offsets(rehearsal), self._audit(rehearsal) if self.config.audit else (0, 0)
         done, losses = 0, []
         if self.config.residual:
@@ -291,48 +295,46 @@ class EdgeLearner:
         loss = float(np.mean(losses)) if losses else None
         return Consolidation(done if self.config.residual else steps, loss, self.gate, *moved)
 
-    def _refresh_base(self, filled: NDArray) -> None:
-        heard = filled[~self.buffer.slots.suspect[filled]]
-        company = heard[self.base.counts[self.buffer.slots.number[heard]] > SAMPLE_WEIGHT]
-        if len(company) < 2 * len(self.labels):
+    def _refreshed(self, filled: NDArray) -> Rehearsal:
+        """Choose the shrinkage anew, by the first view as most questions are; rehearse at the one chosen."""
+        numbers = self.buffer.slots.number[filled]
+        company = self._in_company(numbers) & ~self.buffer.slots.suspect[filled]
+        if company.sum() < 2 * len(self.labels):
             self.base.refresh(self.base.shrinkage)
-            return
-        self.base.choose_shrinkage(lambda hold_out: self._held_out_loss(company, hold_out))
+            return self._rehearse(filled, self.base)
+        rehearsals: dict[float, Rehearsal] = {}  # of the best so far; by its loss
 
-    def _held_out_loss(self, slots: NDArray, hold_out: HoldOut) -> float:
-        """Return the loss of held-out answers to the first view, the one that most questions are."""
-        scores = []
-        for start in range(0, len(slots), BLOCK_SAMPLES):
-            block = slots[start : start + BLOCK_SAMPLES]
-            rows = embed(self.buffer.features[block], self.space.zero_point)
-            scores.append(hold_out(rows, self.buffer.slots.number[block]).scores[:, :1])
-        return calibration.fit(np.concatenate(scores), self.buffer.slots.number[slots]).loss
+        def loss(candidate: Candidate) -> float:
+            rehearsal = self._rehearse(filled, candidate)
+            found = calibration.fit(rehearsal.scores[company, :1], numbers[company]).loss
+            if not rehearsals or found < min(rehearsals):
+                rehearsals.clear()
+                rehearsals[found] = rehearsal
+            return found
 
-    def _rehearse(self, filled: NDArray) -> Rehearsal:
-        """Answer every remembered sample as if it had not been taught, and calibrate by the answers."""
-        rehearsal = self._held_out(filled)
-        fit = self.base.counts[rehearsal.numbers] > SAMPLE_WEIGHT
-        if fit.sum() >= max(audit.LEAST_MEMORY, 2 * len(self.labels)):
-            self.calibration = calibration.fit(rehearsal.scores[fit], rehearsal.numbers[fit])
-            trusted = fit & ~self.buffer.slots.suspect[filled]
-            self._fit_familiarity(rehearsal.scores[trusted, 0], rehearsal.norms[trusted, 0])
-        return rehearsal
+        self.base.choose_shrinkage(loss)
+        return next(iter(rehearsals.values()))
 
-    def _held_out(self, filled: NDArray) -> Rehearsal:
+    def _rehearse(self, filled: NDArray, solution: Solution) -> Rehearsal:
+        """Answer every remembered sample as if it had not been taught."""
         parts = []
         for start in range(0, len(filled), BLOCK_SAMPLES):
             slots = filled[start : start + BLOCK_SAMPLES]
             rows = embed(self.buffer.features[slots], self.space.zero_point)
             numbers = self.buffer.slots.number[slots]
-            answers = self._unseen(rows, numbers, self.buffer.slots.suspect[slots])
-            parts.append((slots, numbers, *answers, self.training.outputs(rows)))
+            parts.append((slots, numbers, *unseen(solution, rows, numbers, self.buffer.slots.suspect[slots])))
         return Rehearsal(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    def _unseen(self, rows: NDArray, numbers: NDArray, aside: NDArray) -> HeldOut:
-        """Answer for (n, V, D) embeddings as if never taught; those set aside are in no sum anyway."""
-        answers = self.base.hold_out(rows, numbers)
-        answers.scores[aside] = self.base.scores(rows[aside])
-        return answers
+    def _in_company(self, numbers: NDArray) -> NDArray[np.bool_]:
+        """Return which samples of classes (n,) are not all that their class was taught of."""
+        return self.base.counts[numbers] > SAMPLE_WEIGHT
+
+    def _calibrate(self, rehearsal: Rehearsal) -> None:
+        fit = self._in_company(rehearsal.numbers)
+        if fit.sum() >= max(audit.LEAST_MEMORY, 2 * len(self.labels)):
+            self.calibration = calibration.fit(rehearsal.scores[fit], rehearsal.numbers[fit])
+            trusted = fit & ~self.buffer.slots.suspect[rehearsal.slots]
+            self._fit_familiarity(rehearsal.scores[trusted, 0], rehearsal.norms[trusted, 0])
 
     def _offsets(self, rehearsal: Rehearsal) -> NDArray[np.float32]:
         """Return the residual's offsets (K, V, C): base logits that have not seen the sample."""
@@ -354,7 +356,9 @@ class EdgeLearner:
         slots = self.buffer.slots
         suspected = slots.suspect[rehearsal.slots]
         logits = self._tempered(rehearsal.scores)
-        opinion = self._opinion(logits, rehearsal.outputs, rehearsal.numbers, suspected)
+        opinion = self._opinion(
+            logits, rehearsal.numbers, suspected, lambda chosen: self._outputs(rehearsal.slots[chosen])
+        )
         self.doubt[rehearsal.slots], self.suggestion[rehearsal.slots] = opinion.doubt, opinion.suggestion
         verdict = opinion.suspect & ~slots.confirmed[rehearsal.slots]
         verdict = audit.bounded(verdict, opinion.doubt, rehearsal.numbers)
@@ -365,16 +369,37 @@ class EdgeLearner:
         return int((verdict & ~suspected).sum()), int((suspected & ~verdict).sum())
 
     def _opinion(
-        self, logits: NDArray, outputs: NDArray, numbers: NDArray, suspected: NDArray
+        self,
+        logits: NDArray,
+        numbers: NDArray,
+        suspected: NDArray,
+        outputs: Callable[[NDArray], NDArray],
     ) -> audit.Opinion:
-        """Return what base (n, V, C), that has not seen them, and residual (n, V, C) say of labels (n,)."""
+        """Return what is thought of labels (n,).
+
+        Args:
+            logits: (n, V, C) of the base, that has not seen the samples.
+            numbers: (n,) classes as taught.
+            suspected: (n,) who is a suspect already.
+            outputs: of the residual for some of the n, (m, V, C); only the doubtful are asked for.
+        """
         log_probabilities = calibration.log_softmax(logits)
         own = np.exp(log_probabilities)[np.arange(len(numbers)), :, numbers].mean(axis=1)
         doubts = calibration.wrong_label(self.calibration, own, len(self.labels))
-        learned = (logits + outputs).mean(axis=1).argmax(axis=1) == numbers
+        learned, doubtful = np.ones(len(numbers), bool), np.flatnonzero(doubts > audit.ACCUSED)
+        if len(doubtful):
+            together = (logits[doubtful] + outputs(doubtful)).mean(axis=1)
+            learned[doubtful] = together.argmax(axis=1) == numbers[doubtful]
         taught = self.base.counts[numbers] // SAMPLE_WEIGHT
         verdict = audit.judge(suspected, doubts, learned, taught)
         return audit.Opinion(verdict, log_probabilities.mean(axis=1).argmax(axis=1), doubts)
+
+    def _outputs(self, slots: NDArray) -> NDArray[np.float32]:
+        """Return what the residual says of remembered samples (n, V, C)."""
+        blocks = np.array_split(self.buffer.features[slots], -(-len(slots) // BLOCK_SAMPLES))
+        return np.concatenate(
+            [self.training.outputs(embed(block, self.space.zero_point)) for block in blocks]
+        )
 
     def _move(self, rows: NDArray, number: int, is_suspect: bool) -> None:
         (self.base.revert if is_suspect else self.base.update)(rows, number)
@@ -386,9 +411,7 @@ class EdgeLearner:
         ]
         if not len(judges):
             return 0.0
-        parts = np.array_split(self.buffer.features[judges], -(-len(judges) // BLOCK_SAMPLES))
-        outputs = [self.training.outputs(embed(part, self.space.zero_point)) for part in parts]
-        return gate.opening(offsets[judges], np.concatenate(outputs), self.buffer.slots.number[judges])
+        return gate.opening(offsets[judges], self._outputs(judges), self.buffer.slots.number[judges])
 
     # correcting
 
@@ -532,7 +555,9 @@ class EdgeLearner:
         filled = self.buffer.filled
         slots = self.buffer.slots
         heard = filled[~slots.suspect[filled]]
-        answers = self._held_out(heard).scores[:, 0].argmax(axis=1) if len(heard) else np.zeros(0, np.intp)
+        answers = np.zeros(0, np.intp)
+        if len(heard):
+            answers = self._rehearse(heard, self.base).scores[:, 0].argmax(axis=1)
         numbers = slots.number[heard]
         suspects = np.bincount(slots.number[filled[slots.suspect[filled]]], minlength=len(self.labels))
         return make_report(self.labels, self.progress, self.buffer.kept(), suspects, numbers, answers)

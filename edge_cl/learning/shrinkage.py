@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 
 from edge_cl.learning import strips
 from edge_cl.learning.embedding import UNIT
-from edge_cl.learning.held_out import HeldOut, InnerProducts, hold_out
+from edge_cl.learning.held_out import NO_SCORE, HeldOut, InnerProducts, hold_out
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
-HoldOut = Callable[[Floats, NDArray], HeldOut]  # of (n, V, D) embeddings, taught as classes (n,)
 
 SHRINKAGES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.9)  # candidates; the best differs by data
 FIRST_SHRINKAGE = 0.3  # until there are enough samples to choose
@@ -49,14 +48,24 @@ class Candidate:
             rows: (n, V, D) embeddings.
             classes: (n,) the class each was taught as.
         """
-        flat = (rows.reshape(-1, rows.shape[-1]) / UNIT).astype(np.float32)
-        white = strips.whitened(flat, self.root).reshape(rows.shape)
+        white = self._white(rows)
         products = InnerProducts(
             (white @ white.transpose(0, 2, 1)).astype(np.float64),
             white @ self.means.T,
             self.means @ self.means.T,
         )
         return hold_out(products, classes, self.counts, self.weight, self.shrinkage)
+
+    def scores(self, rows: Floats) -> Floats:
+        """Return the (..., C) log posteriors, up to a constant, of (..., D) embeddings."""
+        lengths = np.einsum("cd,cd->c", self.means, self.means)
+        found = self.weight * (self._white(rows) @ self.means.T - 0.5 * lengths)
+        found[..., self.counts == 0] = NO_SCORE
+        return found
+
+    def _white(self, rows: Floats) -> Singles:
+        flat = (rows.reshape(-1, rows.shape[-1]) / UNIT).astype(np.float32)
+        return strips.whitened(flat, self.root).reshape(rows.shape)
 
 
 def step_downhill(start: int, count: int, loss_at: Callable[[int], float]) -> int:

@@ -427,6 +427,14 @@ def test_holding_a_sample_out_equals_taking_it_out(seed, views, shrinkage):
         assert np.isfinite(found.scores[~np.isneginf(found.scores)]).all()
 
 
+def test_a_candidate_answers_what_the_base_would_and_leaves_empty_classes_out():
+    rows, numbers = made(60, views=2)
+    base = taught(rows, numbers % 3, shrinkage=0.2)
+    answered = candidate(base).scores(rows)
+    assert close(answered[..., :3], base.scores(rows)[..., :3], 1e-3)
+    assert np.array_equal(answered[..., 3], base.scores(rows)[..., 3])
+
+
 def test_holding_out_changes_nothing_to_the_last_bit():
     rows, numbers = made(50, views=2)
     base, other = (taught(rows, numbers, shrinkage=0.2) for _ in range(2))
@@ -455,7 +463,7 @@ def chosen(values, numbers):
     losses = [held_out_loss(taught(rows, numbers, shrinkage=e).hold_out, rows, numbers) for e in SHRINKAGES]
     base = taught(rows, numbers)
     for _ in SHRINKAGES:  # one step each
-        base.choose_shrinkage(lambda hold_out: held_out_loss(hold_out, rows, numbers))
+        base.choose_shrinkage(lambda candidate: held_out_loss(candidate.hold_out, rows, numbers))
     return base, losses
 
 
