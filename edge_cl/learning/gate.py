@@ -14,7 +14,7 @@ from edge_cl.learning.calibration import log_softmax
 
 HELD_BACK = 6  # every so manieth sample judges the residual instead of teaching it
 CANDIDATES = np.array([0.0, 0.125, 0.25, 0.375, 0.5])  # weights of the residual
-CAUTION = 0.25  # standard errors by which a candidate's gain is reduced before it is compared
+CAUTION = 1.0  # standard errors taken from a gain first (one-standard-error rule: Breiman et al. 1984)
 LEAST = 16  # held-back samples before any weight above 0 is used
 LARGEST_GAIN = 3.0  # nats; one wrong label must not decide for many
 
