@@ -21,24 +21,7 @@ ACQUITTED = 0.06  # below which a suspect is taken back
 BEYOND_EXPECTED = 1.5  # times what the doubts of a class add up to may be set aside of it, for that reason
 MOST_OF_A_CLASS = 0.5  # ... but never more: what a label means is what most that bear it look like
 LEAST_SAMPLES = 8  # a class with fewer has no opinion yet that could contradict anybody
-RECORDED = 1000  # suspects still listed after they have left the memory
 LEAST_MEMORY = 32  # samples in memory below which the share of wrong labels cannot be estimated
-
-
-class Suspect(NamedTuple):
-    """A taught sample whose label looks wrong.
-
-    Attributes:
-        sample: id.
-        label: as taught.
-        suggestion: what it looks like instead.
-        doubt: probability that the label is wrong, in [0, 1].
-    """
-
-    sample: int
-    label: str
-    suggestion: str
-    doubt: float
 
 
 class Opinion(NamedTuple):
@@ -53,56 +36,6 @@ class Opinion(NamedTuple):
     suspect: NDArray[np.bool_]
     suggestion: NDArray[np.intp]
     doubt: NDArray[np.float64]
-
-
-class Record(NamedTuple):
-    """Suspects whose features have left the memory; they stay listed, out of statistics and training.
-
-    Attributes:
-        sample: (n,) ids.
-        number: (n,) class each was taught as.
-        suggestion: (n,) class each looked like.
-        doubt: (n,) probability of a wrong label when last judged.
-    """
-
-    sample: NDArray[np.int64]
-    number: NDArray[np.int32]
-    suggestion: NDArray[np.int32]
-    doubt: NDArray[np.float64]
-
-    @classmethod
-    def empty(cls) -> "Record":
-        """Return the record of nobody."""
-        return cls(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0))
-
-    def with_one(self, sample: int, number: int, suggestion: int, doubt: float) -> "Record":
-        """Return it with one more, the oldest leaving when it is full."""
-        return Record(
-            np.append(self.sample, sample)[-RECORDED:].astype(np.int64),
-            np.append(self.number, number)[-RECORDED:].astype(np.int32),
-            np.append(self.suggestion, suggestion)[-RECORDED:].astype(np.int32),
-            np.append(self.doubt, doubt)[-RECORDED:],
-        )
-
-    def without_sample(self, sample: int) -> "Record":
-        """Return it without one sample."""
-        return Record(*(array[self.sample != sample] for array in self))
-
-    def joined(self, source: int, target: int) -> "Record":
-        """Return it with class `source` as a part of `target`; who looked like the other is cleared."""
-        moved = self._replace(
-            number=np.where(self.number == source, target, self.number).astype(np.int32),
-            suggestion=np.where(self.suggestion == source, target, self.suggestion).astype(np.int32),
-        )
-        return Record(*(array[moved.number != moved.suggestion] for array in moved)).without_class(source)
-
-    def without_class(self, number: int) -> "Record":
-        """Return it without what was taught as, or looked like, a forgotten class; later ones move down."""
-        rest = Record(*(array[(self.number != number) & (self.suggestion != number)] for array in self))
-        return rest._replace(
-            number=rest.number - (rest.number > number),
-            suggestion=rest.suggestion - (rest.suggestion > number),
-        )
 
 
 def judge(

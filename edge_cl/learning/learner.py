@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from edge_cl.learning import audit, calibration, gate, snapshot
 from edge_cl.learning import residual as mlp
-from edge_cl.learning.audit import Suspect
 from edge_cl.learning.base import Base
 from edge_cl.learning.config import LearnerConfig
+from edge_cl.learning.docket import Docket, Suspect
 from edge_cl.learning.embedding import embed
 from edge_cl.learning.held_out import HeldOut, Solution
 from edge_cl.learning.inherited import Inherited, less, statistics
@@ -116,9 +116,7 @@ class EdgeLearner:
         self.gate = 0.0  # weight of the residual's output
         self.calibration = calibration.Calibration(calibration.FIRST_TEMPERATURE, 0.0, 0.0)
         self.familiarity = calibration.unfitted_familiarity()
-        self.doubt = np.zeros(slots)  # of each label, when last judged
-        self.suggestion = np.zeros(slots, np.int32)
-        self.departed = audit.Record.empty()  # suspects that have left the memory
+        self.docket = Docket(slots)
         self.progress = Progress.empty()
         self.next_sample = 1
         self.taught_count = 0
@@ -261,9 +259,7 @@ class EdgeLearner:
         if is_suspect != leaving.suspect:
             self._move(rows[0], leaving.number, is_suspect)
         if is_suspect:
-            self.departed = self.departed.with_one(
-                leaving.sample, leaving.number, int(opinion.suggestion[0]), float(opinion.doubt[0])
-            )
+            self.docket.depart(leaving.sample, leaving.number, opinion)
 
     # consolidating
 
@@ -338,7 +334,7 @@ class EdgeLearner:
 
     def _offsets(self, rehearsal: Rehearsal) -> NDArray[np.float32]:
         """Return the residual's offsets (K, V, C): base logits that have not seen the sample."""
-        offsets = np.zeros((len(self.doubt), *rehearsal.scores.shape[1:]), np.float32)
+        offsets = np.zeros((len(self.buffer.slots.sample), *rehearsal.scores.shape[1:]), np.float32)
         offsets[rehearsal.slots] = self._tempered(rehearsal.scores)
         return offsets
 
@@ -359,7 +355,7 @@ class EdgeLearner:
         opinion = self._opinion(
             logits, rehearsal.numbers, suspected, lambda chosen: self._outputs(rehearsal.slots[chosen])
         )
-        self.doubt[rehearsal.slots], self.suggestion[rehearsal.slots] = opinion.doubt, opinion.suggestion
+        self.docket.take(rehearsal.slots, opinion)
         verdict = opinion.suspect & ~slots.confirmed[rehearsal.slots]
         verdict = audit.bounded(verdict, opinion.doubt, rehearsal.numbers)
         for at in np.flatnonzero(verdict != suspected):
@@ -417,7 +413,7 @@ class EdgeLearner:
 
     def relabel(self, sample: int, label: str) -> Relabelled:
         """Correct a taught label; the same one again confirms it, and the audit leaves the sample alone."""
-        self.departed = self.departed.without_sample(sample)
+        self.docket.clear(sample)
         slot = self.buffer.find(sample)
         if slot is None:
             return Relabelled(False, None)
@@ -441,8 +437,7 @@ class EdgeLearner:
 
         A sample that has left the memory cannot be taken out of the sums any more; `approximate` then says 1.
         """
-        aside = self.departed.number[self.departed.sample == sample]
-        self.departed = self.departed.without_sample(sample)
+        aside = self.docket.clear(sample)
         slot = self.buffer.find(sample)
         if slot is None:  # a suspect that has left is in no sum any more
             for number in aside:
@@ -496,19 +491,16 @@ class EdgeLearner:
         self.inherited = self.inherited and self.inherited.joined(source, target)
         self.training.drop_class(source)
         self.progress = self.progress.joined(source, target)
-        self.departed = self.departed.joined(source, target)
+        self.docket.join_classes(source, target)
         self.buffer.join_classes(source, target)
-        self.suggestion[self.suggestion == source] = target
-        self.suggestion -= self.suggestion > source
         self.labels = self.labels[:source] + self.labels[source + 1 :]
         self.gate = 0.0
 
     def drop_if_empty(self, number: int) -> None:
         """Take a class off the list that nothing speaks of any more: a slip of the pen, corrected."""
-        slots, departed = self.buffer.slots, self.departed
+        slots = self.buffer.slots
         is_kept = ((slots.sample != EMPTY) & (slots.number == number)).any()
-        is_recorded = ((departed.number == number) | (departed.suggestion == number)).any()
-        if not (self.base.counts[number] or is_kept or is_recorded):
+        if not (self.base.counts[number] or is_kept or self.docket.mentions(number)):
             self._drop_class(number)
 
     def _drop_class(self, number: int) -> None:
@@ -518,10 +510,7 @@ class EdgeLearner:
         self.buffer.drop_class(number)
         self.training.drop_class(number)
         self.progress = self.progress.without_class(number)
-        self.departed = self.departed.without_class(number)
-        gone = self.suggestion == number
-        self.suggestion -= self.suggestion > number
-        self.suggestion[gone] = self.buffer.slots.number[gone]
+        self.docket.drop_class(number, self.buffer.slots)
         self.labels = self.labels[:number] + self.labels[number + 1 :]
 
     def _take_out(self, slot: int) -> None:
@@ -535,20 +524,7 @@ class EdgeLearner:
 
     def suspects(self) -> list[Suspect]:
         """Return the samples whose labels look wrong, the most doubtful first."""
-        slots = self.buffer.slots
-        found = np.flatnonzero(slots.suspect)
-        rows = [
-            *zip(
-                slots.sample[found],
-                slots.number[found],
-                self.suggestion[found],
-                self.doubt[found],
-                strict=True,
-            )
-        ]
-        rows += zip(*self.departed, strict=True)
-        named = [Suspect(int(s), self.labels[n], self.labels[g], float(d)) for s, n, g, d in rows]
-        return sorted(named, key=lambda suspect: (-suspect.doubt, suspect.sample))
+        return self.docket.suspects(self.buffer.slots, self.labels)
 
     def report(self) -> Report:
         """Return what the learner knows of itself: accuracy per class, confusions, whether data suffices."""
@@ -608,15 +584,13 @@ class EdgeLearner:
         return {
             "labels": snapshot.of_names(self.labels),
             "counters": np.array(counters, np.int64),
-            "audit.doubt": self.doubt.copy(),
-            "audit.suggestion": self.suggestion.copy(),
             "calibration.numbers": np.array([*self.calibration, self.gate]),
             **snapshot.of_base(self.base),
             **snapshot.of_buffer(self.buffer),
             **snapshot.of_training(self.training),
             **snapshot.of_columns("familiarity", self.familiarity),
             **snapshot.of_columns("progress", self.progress),
-            **snapshot.of_columns("departed", self.departed),
+            **snapshot.of_docket(self.docket),
             **(snapshot.of_columns("inherited", self.inherited) if self.inherited else {}),
         }
 
@@ -638,15 +612,11 @@ class EdgeLearner:
         learner.next_sample, learner.taught_count, learner.training.round_steps = counters[:3]
         snapshot.restore_base(learner.base, tensors, *counters[3:])
         snapshot.restore_training(learner.training, tensors)
-        learner.doubt, learner.suggestion = (
-            tensors["audit.doubt"].copy(),
-            tensors["audit.suggestion"].copy(),
-        )
+        snapshot.restore_docket(learner.docket, tensors)
         snapshot.restore_buffer(learner.buffer, tensors, features)
         *fitted, learner.gate = (float(v) for v in tensors["calibration.numbers"])
         learner.calibration = calibration.Calibration(*fitted)
         learner.familiarity = snapshot.columns(calibration.Familiarity, "familiarity", tensors)
-        learner.departed = snapshot.columns(audit.Record, "departed", tensors)
         learner.progress = snapshot.columns(Progress, "progress", tensors)
         if "inherited.counts" in tensors:
             learner.inherited = snapshot.columns(Inherited, "inherited", tensors)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from edge_cl.learning import residual as mlp
 from edge_cl.learning.base import Base
+from edge_cl.learning.docket import Docket, Record
 from edge_cl.learning.training import Training
 from edge_cl.memory.buffer import Buffer
 
@@ -72,6 +73,18 @@ def restore_buffer(buffer: Buffer, tensors: Tensors, features: Mapping[int, NDAr
             buffer.remove(int(slot))
         else:
             buffer.features[slot] = found
+
+
+def of_docket(docket: Docket) -> dict[str, NDArray[Any]]:
+    """Return what the audit thinks of each slot, and the departed."""
+    thoughts = {"audit.doubt": docket.doubt.copy(), "audit.suggestion": docket.suggestion.copy()}
+    return thoughts | of_columns("departed", docket.departed)
+
+
+def restore_docket(docket: Docket, tensors: Tensors) -> None:
+    """Take over the arrays of `of_docket`."""
+    docket.doubt, docket.suggestion = tensors["audit.doubt"].copy(), tensors["audit.suggestion"].copy()
+    docket.departed = columns(Record, "departed", tensors)
 
 
 def of_training(training: Training) -> dict[str, NDArray[Any]]:

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.errors import ReleaseError
-from edge_cl.learning import audit, increment
+from edge_cl.learning import increment
+from edge_cl.learning.docket import Record
 from edge_cl.learning.embedding import embed
 from edge_cl.learning.inherited import inherited, less
 from edge_cl.learning.learner import EdgeLearner
@@ -117,7 +118,8 @@ def _take_up_samples(old: EdgeLearner, head: EdgeLearner, places: NDArray[np.int
         number = int(places[slots.number[slot]])
         head.buffer.slots.number[target] = number
         head.buffer.slots.fresh[target] |= not head.training.trained[number]
-        head.doubt[target], head.suggestion[target] = old.doubt[slot], places[old.suggestion[slot]]
+        head.docket.doubt[target] = old.docket.doubt[slot]
+        head.docket.suggestion[target] = places[old.docket.suggestion[slot]]
     np.add.at(head.buffer.offered, places, old.buffer.offered)
     head.training.mistakes_before[:] = head.buffer.slots.mistakes
 
@@ -156,8 +158,8 @@ def _take_up_tallies(old: EdgeLearner, head: EdgeLearner, places: NDArray[np.int
         mine[places] = theirs
     progress.confused[np.ix_(places, places)] = old.progress.confused
     head.progress = progress
-    departed = old.departed
-    head.departed = audit.Record(
+    departed = old.docket.departed
+    head.docket.departed = Record(
         departed.sample.copy(),
         places[departed.number].astype(np.int32),
         places[departed.suggestion].astype(np.int32),

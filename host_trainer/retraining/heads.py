@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from edge_cl.learning import gate
 from edge_cl.learning import residual as mlp
-from edge_cl.learning.audit import Suspect
 from edge_cl.learning.calibration import log_softmax
 from edge_cl.learning.config import LearnerConfig
+from edge_cl.learning.docket import Suspect
 from edge_cl.learning.embedding import UNIT, embed
 from edge_cl.learning.increment import between, lifted, places
 from edge_cl.learning.learner import EdgeLearner

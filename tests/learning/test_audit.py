@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_cl.learning import audit
+from edge_cl.learning.docket import RECORDED, Record
 from edge_cl.learning.learner import EdgeLearner, LearnerConfig
 from edge_cl.learning.residual import ResidualConfig
 from edge_cl.learning.statistics import SAMPLE_WEIGHT
@@ -220,12 +221,12 @@ def test_the_suspects_of_a_forgotten_class_are_forgotten_with_it():
 
 
 def test_only_so_many_departed_suspects_are_listed_the_oldest_leaving_first():
-    record = audit.Record.empty()
-    for sample in range(audit.RECORDED + 3):
+    record = Record.empty()
+    for sample in range(RECORDED + 3):
         record = record.with_one(sample, 0, 1, 0.5)
-    assert record.sample.tolist() == list(range(3, audit.RECORDED + 3))
-    assert {len(column) for column in record} == {audit.RECORDED}
-    assert len(record.without_sample(5).sample) == audit.RECORDED - 1
+    assert record.sample.tolist() == list(range(3, RECORDED + 3))
+    assert {len(column) for column in record} == {RECORDED}
+    assert len(record.without_sample(5).sample) == RECORDED - 1
 
 
 def test_without_the_audit_nobody_is_accused():

@@ -430,7 +430,7 @@ def test_an_empty_class_stays_listed_while_a_suspect_speaks_of_it():
     learner, (features, labels) = taught(40), made(1, seed=7)
     sample = learner.learn_one(features[0], "mgu").sample
     number = learner.labels.index("mgu")
-    learner.departed = learner.departed.with_one(999, number, 0, 0.9)
+    learner.docket.departed = learner.docket.departed.with_one(999, number, 0, 0.9)
     learner.relabel(sample, labels[0])
     assert "mgu" in learner.labels
     learner.forget_sample(999)
@@ -514,7 +514,7 @@ def test_a_class_can_be_taught_again_after_it_was_forgotten():
 
 def test_a_suspect_that_has_left_the_memory_is_still_listed_and_can_be_forgotten_exactly():
     learner = taught()
-    learner.departed = learner.departed.with_one(999, 0, 1, 0.75)
+    learner.docket.departed = learner.docket.departed.with_one(999, 0, 1, 0.75)
     assert learner.suspects()[0][:3] == (999, learner.labels[0], learner.labels[1])
     before = learner.base.statistics.sums.copy()
     assert learner.forget_sample(999) == (1, 0, ())
