@@ -24,6 +24,7 @@ from edge_cl.vision.files import one_line
 from host_trainer.network import to_input
 from host_trainer.quantisation.compensation import compensated
 from host_trainer.quantisation.folding import fold
+from host_trainer.quantisation.preparation import prepared
 from host_trainer.quantisation.qat import exportable
 
 MIN_REPRESENTATIVE = 8  # pictures; ranges from fewer are those of single pictures
@@ -103,7 +104,9 @@ def _drawn(
     if scheme is Scheme.QAT:
         return exportable(model)
     folded = fold(model)
-    return folded if pictures is None else compensated(folded, pictures, input_range)
+    if pictures is None:
+        return folded
+    return compensated(prepared(folded, pictures, input_range), pictures, input_range)
 
 
 def _save(model: Any, folder: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from host_trainer.network import to_input
 from host_trainer.quantisation.fake_quant import SMALLEST_RANGE, WEIGHT_STEPS
-from host_trainer.quantisation.graph import copied, redrawn
+from host_trainer.quantisation.graph import redrawn_alike
 
 PICTURES = 32  # of the representative ones; with their positions, tens of thousands of rows a layer
 MAX_ROWS = 16_384  # positions whose inputs are looked at; more change nothing
@@ -32,8 +32,7 @@ def compensated(
     """
     import keras
 
-    rounded = redrawn(folded, copied, lambda layer, *inputs, **options: layer(*inputs, **options))
-    rounded.set_weights(folded.get_weights())
+    rounded = redrawn_alike(folded)
     images = to_input(pixels[:: max(1, len(pixels) // PICTURES)][:PICTURES], input_range)
     for layer in rounded.layers:
         if type(layer).__name__ in PATCHES and layer.use_bias:

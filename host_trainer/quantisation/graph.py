@@ -58,6 +58,13 @@ def redrawn(model: Any, make: Callable[[Any], Any], call: Callable[..., Any]) ->
     return keras.Model(drawn.inputs[0], drawn.outputs[0], name=model.name)
 
 
+def redrawn_alike(model: Any) -> Any:
+    """Return a copy of a network with its weights: what is changed there leaves the given one alone."""
+    made = redrawn(model, copied, lambda layer, *inputs, **options: layer(*inputs, **options))
+    made.set_weights(model.get_weights())
+    return made
+
+
 def copied(layer: Any) -> Any:
     """Return a layer of the same configuration with fresh weights.
 
