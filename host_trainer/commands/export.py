@@ -67,7 +67,7 @@ def export(
     data: Data,
     out: Out,
     quantise: How = None,
-    qat_steps: Steps = 300,
+    qat_steps: Steps = 600,
     gate_cosine: Cosine = None,
     gate_drop: Drop = None,
     board: BoardName = "orin",

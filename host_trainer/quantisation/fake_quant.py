@@ -31,16 +31,19 @@ def rounded_weights(weights: Any) -> Any:
     return weights + ops.stop_gradient(ops.round(weights / scale) * scale - weights)
 
 
-def rounded_activations(values: Any, low: Any, high: Any) -> Any:
-    """Round values to the steps of a range that holds zero; outside they are cut, as is their gradient."""
+def rounded_activations(values: Any, low: Any, high: Any, stretch: Any = 1.0) -> Any:
+    """Round values to the steps of a range that holds zero; outside they are cut, as is their gradient.
+
+    `stretch` multiplies the range's ends, its zero point stays. Its gradient weighs finer steps against what
+    is cut: round(v) - v inside and the end outside, v = values / scale (LSQ: Esser et al. 2020, eq. 3).
+    """
     from keras import ops
 
     low, scale = nudged(low, high)
-    inside = ops.clip(values, low, low + ACTIVATION_STEPS * scale)
-    steps = ops.round((inside - low) / scale)
-    # (steps - zero) * scale, not low + steps * scale: zero stays zero, and a second rounding changes nothing.
-    zero = ops.round(-low / scale)
-    return inside + ops.stop_gradient((steps - zero) * scale - inside)
+    zero, scale = ops.round(-low / scale), scale * stretch
+    steps = ops.clip(values / scale, -zero, ACTIVATION_STEPS - zero)
+    # Steps times scale, not low + steps * scale: zero stays zero, and a second rounding changes nothing.
+    return (steps + ops.stop_gradient(ops.round(steps) - steps)) * scale
 
 
 def nudged(low: Any, high: Any) -> tuple[Any, Any]:
@@ -111,17 +114,18 @@ def layers() -> Layers:
 
     @registered
     class Range(keras.layers.Layer):
-        """Rounds activations to the 256 steps of a range; in training the range follows what is seen.
+        """Rounds activations to the 256 steps of a range.
 
-        low and high are moving averages of each batch's ends: the plain mean of the first batches, then
-        exponential. A fixed range is that of pixels: it stays, and bytes fall on its steps as on a device.
+        While it follows, low and high become moving averages of each training batch's ends: the plain mean of
+        the first batches, then exponential. Once it does not, its size is learned: e^stretch multiplies both
+        ends. A fixed range is that of pixels: it stays, and bytes fall on its steps as on a device.
         """
 
         def __init__(
             self, fixed: tuple[float, float] | None = None, momentum: float = MOMENTUM, **options: Any
         ):
             super().__init__(**options)
-            self.fixed, self.momentum = fixed, momentum
+            self.fixed, self.momentum, self.follows = fixed, momentum, True
 
         def build(self, input_shape: Any) -> None:
             low, high = pinned(*self.fixed) if self.fixed else (0.0, 0.0)
@@ -130,15 +134,18 @@ def layers() -> Layers:
             self.batches = self.add_weight(
                 shape=(), initializer=constant(0.0), trainable=False, name="batches"
             )
+            self.stretch = self.add_weight(
+                shape=(), initializer=constant(0.0), trainable=not self.fixed, name="stretch"
+            )
 
         def call(self, values: Any, training: bool | None = None) -> Any:
             if self.fixed:
                 # Every pixel lies half way between two steps: a hair upwards decides as a device does.
                 hair = (self.fixed[1] - self.fixed[0]) / ACTIVATION_STEPS / 16
                 return rounded_activations(values + hair, self.low, self.high)
-            if training and self.trainable:
+            if training and self.trainable and self.follows:
                 self._follow(ops.stop_gradient(values))
-            return rounded_activations(values, self.low, self.high)
+            return rounded_activations(values, self.low, self.high, ops.exp(self.stretch))
 
         def _follow(self, values: Any) -> None:
             kept = ops.minimum(self.batches / (self.batches + 1), self.momentum)

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.errors import ModelError
-from host_trainer.network import to_input
 from host_trainer.quantisation.fake_quant import ACTIVATION_STEPS, layers, nudged
 from host_trainer.quantisation.graph import Wiring, copied, redrawn, wiring
+from host_trainer.quantisation.spaces import ends
 
 RANGE = "_range"  # behind a layer's name: the range of its output
 WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Dense")
@@ -28,7 +28,6 @@ KEEPING = (
 )  # the input's
 RELU = "ReLU"
 ROUNDED = "Rounded"  # before the name of the Keras class, in `fake_quant`
-CALIBRATION_BATCH = 32
 
 
 def wrap(folded: Any, input_range: tuple[float, float] = (-1.0, 1.0)) -> Any:
@@ -66,17 +65,23 @@ def wrap(folded: Any, input_range: tuple[float, float] = (-1.0, 1.0)) -> Any:
 def calibrate(
     wrapped: Any, pixels: NDArray[np.uint8], input_range: tuple[float, float] = (-1.0, 1.0)
 ) -> None:
-    """Show pictures (N, H, W, 3) uint8 to a wrapped network, so that its ranges become those of real data."""
-    for start in range(0, len(pixels), CALIBRATION_BATCH):
-        wrapped(to_input(pixels[start : start + CALIBRATION_BATCH], input_range), training=True)
+    """Set each range of a wrapped network to all that pictures (N, H, W, 3) uint8 reach there unrounded.
+
+    To all of it: where a few pictures are cut, those are the ones whose features suffer most. How much is
+    worth its steps is learned later. From here on ranges no longer follow what training shows.
+    """
+    plain, ranges = unwrap(wrapped), {each.name.removesuffix(RANGE): each for each in _range_layers(wrapped)}
+    learned = {name: layer for name, layer in ranges.items() if not layer.fixed}
+    for name, span in ends(plain, list(learned), pixels, input_range).items():
+        learned[name].low.assign(float(span.low.min()))
+        learned[name].high.assign(float(span.high.max()))
+    for layer in learned.values():
+        layer.follows = False
 
 
 def activation_ranges(wrapped: Any) -> dict[str, tuple[float, float]]:
     """Return {layer: (low, high)} of what each layer gives, the input's under the input's name."""
-    return {
-        layer.name.removesuffix(RANGE): (float(np.asarray(layer.low)), float(np.asarray(layer.high)))
-        for layer in _range_layers(wrapped)
-    }
+    return {layer.name.removesuffix(RANGE): _ends(layer) for layer in _range_layers(wrapped)}
 
 
 def unwrap(wrapped: Any) -> Any:
@@ -144,11 +149,18 @@ def _kind(layer: Any) -> str:
     return RELU if name == "Activation" and layer.activation.__name__ in {"relu", "relu6"} else name
 
 
+def _ends(layer: Any) -> tuple[float, float]:
+    """Return the ends of a range, stretched as it was learned."""
+    factor = float(np.exp(np.asarray(layer.stretch)))
+    return float(np.asarray(layer.low)) * factor, float(np.asarray(layer.high)) * factor
+
+
 def _steps(layer: Any) -> tuple[float, float]:
     """Return the ends of a range, moved so that zero is a step."""
-    if not float(np.asarray(layer.high)) > float(np.asarray(layer.low)):
+    low, high = _ends(layer)
+    if not high > low:
         raise ModelError(f"{layer.name} is empty: calibrate the network on pictures before its export")
-    low, scale = (float(np.asarray(each)) for each in nudged(layer.low, layer.high))
+    low, scale = (float(np.asarray(each)) for each in nudged(low, high))
     return low, low + ACTIVATION_STEPS * scale
 
 

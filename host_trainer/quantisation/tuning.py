@@ -1,7 +1,7 @@
 """Fine-tunes a network with its rounding in place until it answers as its float self did; needs no labels.
 
 It starts where rounding with compensation ends. The float network is the teacher: its features of unlabelled
-pictures are what the rounded one is to give.
+pictures are what the rounded one is to give. Weights, biases and the sizes of ranges are learned together.
 """
 
 from collections.abc import Callable
@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from host_trainer.datasets.splits import spread
 from host_trainer.network import to_input
 from host_trainer.quantisation import qat
 from host_trainer.quantisation.compensation import compensated
+from host_trainer.quantisation.preparation import prepared
+from host_trainer.quantisation.stepwise import stepwise_adam, units
 from host_trainer.training.gradients import open_stepper, predict
 
 RISING = 10  # one step in so many brings the rate up
+SMALLEST_LENGTH = 1e-6  # squared: a picture without any feature must not divide by nothing
 
 Watch = Callable[[int, float], None]  # (steps done, loss)
 
@@ -26,10 +28,9 @@ Watch = Callable[[int, float], None]  # (steps done, loss)
 class Tuning:
     """How long and how fast."""
 
-    steps: int = 300  # some ten rounds through a thousand pictures
+    steps: int = 600  # more bring ever less
     batch: int = 32  # pictures
-    rate: float = 2e-4  # of Adam; rises along a line, falls along half a cosine
-    calibration: int = 256  # pictures that set the ranges before the first step
+    rate: float = 0.01  # of an int8 step, in one step of Adam; rises along a line, falls along half a cosine
     seed: int = 0  # decides the order of the pictures
 
 
@@ -45,23 +46,32 @@ def tuned(
     Raises:
         ModelError: a layer without an int8 form.
     """
-    import keras
-
     tuning = tuning or Tuning()
-    shown = pixels[spread(len(pixels), tuning.calibration)]
-    wrapped = qat.wrap(compensated(folded, shown, input_range), input_range)
-    qat.calibrate(wrapped, shown, input_range)
+    ready = prepared(folded, pixels, input_range)
+    wrapped = qat.wrap(compensated(ready, pixels, input_range), input_range)
+    qat.calibrate(wrapped, pixels, input_range)
     if not tuning.steps:
         return wrapped
     wanted = _features(folded, pixels, input_range)
-    # Adam divides by a gradient's size: the loss's scale does not matter, a relative one is for the eye.
-    stepper = open_stepper(wrapped, keras.optimizers.Adam(_schedule(tuning)), _loss(wanted))
+    stepper = open_stepper(wrapped, stepwise_adam(_schedule(tuning), units(wrapped)), relative_distance)
     for step in range(tuning.steps):
         places = _places(len(pixels), tuning, step)
         batch = {"images": to_input(pixels[places], input_range), "wanted": wanted[places]}
         watch(step + 1, stepper.step(batch)["loss"])
     stepper.settle()
     return wrapped
+
+
+def relative_distance(call: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the mean of |found - wanted|^2 / |wanted|^2, each picture by its own size.
+
+    Twice 1 - cosine where lengths are kept: a picture of small features counts as much as any other.
+    """
+    from keras import ops
+
+    wanted = batch["wanted"]
+    apart = ops.sum(ops.square(call(batch["images"], training=True) - wanted), axis=-1)
+    return ops.mean(apart / ops.maximum(ops.sum(ops.square(wanted), axis=-1), SMALLEST_LENGTH)), {}
 
 
 def _schedule(tuning: Tuning) -> Any:
@@ -75,19 +85,6 @@ def _schedule(tuning: Tuning) -> Any:
         warmup_target=tuning.rate if rising else None,
         warmup_steps=rising,
     )
-
-
-def _loss(wanted: NDArray[np.float32]) -> Callable[[Any, Any], tuple[Any, dict[str, Any]]]:
-    """Return the loss: mean squared distance of the features, as a fraction of their mean square."""
-    size = float(np.square(wanted).mean()) or 1.0
-
-    def loss(call: Any, batch: Any) -> tuple[Any, dict[str, Any]]:
-        from keras import ops
-
-        found = call(batch["images"], training=True)
-        return ops.mean(ops.square(found - batch["wanted"])) / size, {}
-
-    return loss
 
 
 def _features(model: Any, pixels: NDArray[np.uint8], input_range: tuple[float, float]) -> NDArray[np.float32]:

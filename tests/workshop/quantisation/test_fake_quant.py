@@ -137,3 +137,38 @@ def test_layers_survive_keras_own_configuration() -> None:
     images = np.random.default_rng(0).uniform(-1, 1, (2, 8, 8, 3)).astype(np.float32)
     assert np.array_equal(model(images, training=True), again(images, training=True))
     assert [type(layer) for layer in again.layers] == [type(layer) for layer in model.layers]
+
+
+@settings(deadline=None)
+@given(values=VALUES, ends=ENDS, stretch=st.floats(0.5, 2.0))
+def test_a_stretched_range_keeps_zero_and_its_steps(
+    values: np.ndarray, ends: tuple[float, float], stretch: float
+) -> None:
+    found = np.asarray(rounded_activations(values, *ends, stretch))
+    scale = float(nudged(*ends)[1]) * stretch
+    assert not np.asarray(rounded_activations(np.zeros(3, np.float32), *ends, stretch)).any()
+    assert np.abs(found / scale - np.round(found / scale)).max() <= 1e-3
+
+
+def test_a_range_grows_where_it_cuts_and_shrinks_where_steps_are_coarse() -> None:
+    """The loss is the squared change: what is best for a tensor by itself."""
+
+    def gradient(values: np.ndarray, stretch: float) -> float:
+        size = tensorflow.constant(stretch)
+        with tensorflow.GradientTape() as tape:
+            tape.watch(size)
+            found = rounded_activations(tensorflow.constant(values), -1.0, 1.0, size)
+            loss = keras.ops.sum(keras.ops.square(found - values))
+        return float(tape.gradient(loss, size))
+
+    values = np.random.default_rng(0).normal(0, 1, 10_000).astype(np.float32)
+    assert gradient(values, 1.0) < 0  # a third lies outside
+    assert gradient(values, 100.0) > 0
+
+
+def test_a_range_that_no_longer_follows_stays() -> None:
+    layer = layers().Range()
+    layer(np.array([[-1.0, 1.0]], np.float32), training=True)
+    layer.follows = False
+    layer(np.array([[-9.0, 9.0]], np.float32), training=True)
+    assert (float(layer.low), float(layer.high)) == (-1.0, 1.0)
