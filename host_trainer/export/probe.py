@@ -15,7 +15,14 @@ PENALTIES = tuple(10.0**power for power in range(-4, 3))  # of the embedding's m
 def probe_accuracy(
     train: NDArray, train_labels: NDArray, test: NDArray, test_labels: NDArray, zero_point: int = 0
 ) -> float:
-    """Return the fraction of test features whose class a linear probe finds.
+    """Return the fraction of test features whose class a linear probe finds; see `probe_hits`."""
+    return float(probe_hits(train, train_labels, test, test_labels, zero_point).mean())
+
+
+def probe_hits(
+    train: NDArray, train_labels: NDArray, test: NDArray, test_labels: NDArray, zero_point: int = 0
+) -> NDArray[np.bool_]:
+    """Return for each test feature, (N,), whether a linear probe finds its class.
 
     Args:
         train, test: (N, D) features as the file stores them.
@@ -24,7 +31,8 @@ def probe_accuracy(
     """
     fitted, asked = embed(train, zero_point) / UNIT, embed(test, zero_point) / UNIT
     weights, bias = ridge(fitted, np.eye(int(train_labels.max()) + 1)[train_labels])
-    return float(((asked @ weights + bias).argmax(axis=1) == test_labels).mean())
+    found: NDArray[np.bool_] = (asked @ weights + bias).argmax(axis=1) == test_labels
+    return found
 
 
 def ridge(inputs: NDArray[np.float64], wanted: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
