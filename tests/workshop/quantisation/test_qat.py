@@ -18,7 +18,8 @@ from host_trainer.export.litert import convert
 from host_trainer.network import to_input
 from host_trainer.quantisation import qat
 from host_trainer.quantisation.folding import fold
-from host_trainer.quantisation.tuning import Tuning, tuned
+from host_trainer.quantisation.stepwise import units
+from host_trainer.quantisation.tuning import Tuning, relative_distance, tuned
 
 pytest.importorskip("tensorflow", reason="the TFLite export needs tensorflow")
 ROOT = Path(__file__).parents[3]
@@ -71,6 +72,62 @@ def test_ranges_stand_behind_what_tflite_keeps_and_nowhere_else(settled: Any, pi
     assert {"Conv1_relu", "block_1_project", "block_2_add", "feature"} <= ranges.keys()
     assert not {"Conv1", "block_1_pad", "block_1_expand"} & ranges.keys()  # fused, or with its input's scale
     assert all(low <= 0 <= high for low, high in ranges.values())
+
+
+def test_calibrated_ranges_reach_all_that_the_pictures_do_and_stay(settled: Any, pixels: np.ndarray) -> None:
+    folded = fold(settled("separable:0.25/32"))
+    wrapped = qat.wrap(folded)
+    qat.calibrate(wrapped, pixels)
+    ranges = qat.activation_ranges(wrapped)
+    seen = answers(folded, pixels)
+    assert ranges["feature"] == (pytest.approx(seen.min(), abs=1e-5), pytest.approx(seen.max(), rel=1e-5))
+    wrapped(to_input(255 - pixels, RANGE), training=True)
+    assert qat.activation_ranges(wrapped) == ranges
+
+
+def test_a_learned_size_of_a_range_is_in_the_file(settled: Any, pixels: np.ndarray, tmp_path: Path) -> None:
+    wrapped = qat.wrap(fold(settled("separable:0.25/32")))
+    qat.calibrate(wrapped, pixels)
+    before = qat.activation_ranges(wrapped)["feature"][1]
+    wrapped.get_layer("feature_range").stretch.assign(np.log(0.5))
+    assert qat.activation_ranges(wrapped)["feature"][1] == pytest.approx(before / 2)
+    found, step = on_device(convert(wrapped, "qat"), tmp_path, pixels)
+    assert step == pytest.approx(before / 2 / 255, rel=1e-3)
+    assert np.abs(found - answers(wrapped, pixels)).mean() <= 1.0 * step
+
+
+def test_every_trained_number_has_a_step_of_its_own(settled: Any, pixels: np.ndarray) -> None:
+    wrapped = qat.wrap(fold(settled("separable:0.25/32")))
+    qat.calibrate(wrapped, pixels)
+    found = dict(zip([each.path for each in wrapped.trainable_variables], units(wrapped), strict=True))
+    kernel = np.asarray(wrapped.get_layer("stem").kernel.value)
+    assert np.allclose(found[wrapped.get_layer("stem").kernel.path], np.abs(kernel).max(axis=(0, 1, 2)) / 127)
+    low, high = qat.activation_ranges(wrapped)["stem_relu"]
+    assert found[wrapped.get_layer("stem").bias.path] == pytest.approx((high - low) / 255)
+    for variable in wrapped.trainable_variables:
+        assert np.broadcast_shapes(found[variable.path].shape, variable.shape) == tuple(variable.shape)
+
+
+def test_one_step_of_training_moves_weights_by_the_rate_in_their_own_steps(
+    settled: Any, pixels: np.ndarray
+) -> None:
+    """Adam's first step is its rate, whatever the gradient: 0.01 steps of int8 here, in every layer."""
+    folded = fold(settled("separable:0.25/32"))
+    start, moved = (tuned(folded, pixels, RANGE, Tuning(steps=steps, batch=8)) for steps in (0, 1))
+    for unit, before, after in zip(
+        units(start), start.trainable_variables, moved.trainable_variables, strict=True
+    ):
+        far = np.abs(np.asarray(after.value) - np.asarray(before.value)) / unit
+        assert far.max() <= 0.0101
+    kernel = [np.asarray(each.get_layer("stem").kernel.value) for each in (start, moved)]
+    assert np.abs(kernel[0] - kernel[1]).max() > 0
+
+
+def test_pictures_count_by_their_own_size() -> None:
+    wanted = np.array([[1.0, 0.0], [0.01, 0.0], [0.0, 0.0]], np.float32)
+    found = np.array([[1.0, 0.1], [0.01, 0.001], [0.0, 0.0]], np.float32)
+    loss, _ = relative_distance(lambda images, training: images, {"images": found, "wanted": wanted})
+    assert float(loss) == pytest.approx((0.01 + 0.01 + 0.0) / 3, rel=1e-3)
 
 
 def test_what_goes_in_comes_out_unrounded(settled: Any, pixels: np.ndarray) -> None:
