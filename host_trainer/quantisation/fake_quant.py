@@ -122,10 +122,14 @@ def layers() -> Layers:
         """
 
         def __init__(
-            self, fixed: tuple[float, float] | None = None, momentum: float = MOMENTUM, **options: Any
+            self,
+            fixed: tuple[float, float] | None = None,
+            momentum: float = MOMENTUM,
+            follows: bool = True,
+            **options: Any,
         ):
             super().__init__(**options)
-            self.fixed, self.momentum, self.follows = fixed, momentum, True
+            self.fixed, self.momentum, self.follows = fixed, momentum, follows
 
         def build(self, input_shape: Any) -> None:
             low, high = pinned(*self.fixed) if self.fixed else (0.0, 0.0)
@@ -157,7 +161,8 @@ def layers() -> Layers:
             return input_shape
 
         def get_config(self) -> dict[str, Any]:
-            return {**super().get_config(), "fixed": self.fixed, "momentum": self.momentum}
+            own = {"fixed": self.fixed, "momentum": self.momentum, "follows": self.follows}
+            return {**super().get_config(), **own}
 
     @registered
     class TFLiteRange(keras.layers.Layer):

@@ -172,3 +172,4 @@ def test_a_range_that_no_longer_follows_stays() -> None:
     layer.follows = False
     layer(np.array([[-9.0, 9.0]], np.float32), training=True)
     assert (float(layer.low), float(layer.high)) == (-1.0, 1.0)
+    assert not type(layer).from_config(layer.get_config()).follows
