@@ -12,8 +12,8 @@ steps; a seed changes all of them together. Teacher weighs 0.9, labels 0.1, T = 
 
 Views and steps were chosen on 100 more pictures of each class of the training part and another seed: with 8
 views and 2,000 steps labels alone reached 0.446 there and the distilled student 0.455, with 32 and 4,000 it
-was 0.498 and 0.538, and 8,000 is the next doubling. What that still brings is told beside the claim. Nothing was chosen
-by the pictures that are asked about.
+was 0.498 and 0.538, and 8,000 is the next doubling. What that still brings is told beside the claim. Nothing
+was chosen by the pictures that are asked about.
 
 Expected: 5 points; the distilled student would gain from still more steps. Expected time: 30 minutes on one
 core.
