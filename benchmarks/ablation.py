@@ -7,7 +7,7 @@ block moves), DDR off (no sample is removed), one view taught, audit off, no res
 residual's weight at the end. The first row's trial also tells what the whole residual would answer,
 whatever the gate says.
 
-Expected time: with 1 seed about 60 minutes on one core.
+Expected time: with 1 seed about 8 minutes on one core.
 
     python benchmarks/ablation.py [--seeds 1] [--jobs 2] [--write]
 """

@@ -8,7 +8,7 @@ replaced by another class taught by the end of that task. The cost is taken seed
 trial without noise. Recall and precision are those of the suspects at the end; what has left the rehearsal
 memory by then counts as not found. "Without audit" is the same learner believing every label.
 
-Expected time: with 2 seeds about 60 minutes on one core.
+Expected time: with 3 seeds about 10 minutes on one core.
 
     python benchmarks/noise.py [--seeds 2] [--jobs 2] [--write]
 """
