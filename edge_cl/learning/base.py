@@ -238,7 +238,11 @@ class Base:
         costs a solution. (One eigendecomposition would serve all, in twice the memory.)
         """
         self._inverse = np.zeros((0, 0), np.float32)  # given up first, as in `settle`
-        self.refresh(self._better_shrinkage(loss))
+        shrinkage = self.shrinkage
+        try:
+            shrinkage = self._better_shrinkage(loss)
+        finally:  # whoever interrupts this finds a base that answers and learns
+            self.refresh(shrinkage)
 
     def _better_shrinkage(self, loss: Callable[[Candidate], float]) -> float:
         scatter, means = to_single(within_scatter(self.statistics)), self._means()

@@ -495,6 +495,21 @@ def test_the_chosen_shrinkage_is_a_candidate_no_neighbour_of_which_is_better(wor
     assert losses[place] <= losses[SHRINKAGES.index(shrinkage_module.FIRST_SHRINKAGE)]
 
 
+def test_a_choice_that_is_interrupted_leaves_a_base_that_goes_on():
+    rows, numbers = made(60)
+    base, other = (taught(rows, numbers, shrinkage=0.2) for _ in range(2))
+
+    def interrupted(candidate):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        base.choose_shrinkage(interrupted)
+    for one in (base, other):
+        one.update(rows[0], int(numbers[0]))
+    assert base.shrinkage == 0.2
+    assert close(base.scores(rows), other.scores(rows))
+
+
 def test_choosing_leaves_the_base_refreshed_and_its_statistics_alone():
     values, numbers = few_isotropic()
     base = chosen(values, numbers)[0]
