@@ -1,4 +1,4 @@
-"""Measures what eight bits cost three real networks, rounded after training (PTQ) or trained so (QAT).
+"""Measures what eight bits cost four real networks, rounded after training (PTQ) or trained so (QAT).
 
 The features of all unseen photographs of three data sets are compared with the float network's, and a linear
 probe is fitted on each. QAT is fine-tuning by the float network's features on the training photographs,
@@ -72,8 +72,9 @@ def imagenet(folder: Path) -> Network:
     return Network(model, name=str(spec))
 
 
-def coral(folder: Path) -> Network:
-    return read_tflite(data_folder() / "models/coral/mobilenet_v1_0.25_128_quant.tflite")
+def coral(name: str) -> Callable[[Path], Network]:
+    """Return what makes a float network of one of Coral's files."""
+    return lambda folder: read_tflite(data_folder() / "models/coral" / name)
 
 
 def own(folder: Path) -> Network:
@@ -92,7 +93,12 @@ def own(folder: Path) -> Network:
 
 SUBJECTS = {
     "mobilenetv2": Subject("MobileNetV2 0.35/96, ImageNet", imagenet),
-    "mobilenetv1": Subject("MobileNetV1 0.25/128, from Coral's uint8 file", coral),
+    "mobilenetv1": Subject(
+        "MobileNetV1 0.25/128, from Coral's uint8 file", coral("mobilenet_v1_0.25_128_quant.tflite")
+    ),
+    "mobilenetv1-half": Subject(
+        "MobileNetV1 0.5/160, from Coral's uint8 file", coral("mobilenet_v1_0.5_160_quant.tflite")
+    ),
     "separable": Subject("separable 0.5/64, trained here", own),
 }
 
