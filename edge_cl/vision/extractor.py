@@ -240,10 +240,16 @@ def _logits(graph: Any, names: list[str]) -> int | None:
 def _walk_back(
     graph: Any, producers: dict[int, int], names: list[str], tensor: int, through: set[str]
 ) -> int:
-    """Follow first inputs backwards from a tensor, through the named operations."""
-    while tensor in producers and names[producers[tensor]] in through:
+    """Follow first inputs backwards from a tensor, through the named operations.
+
+    Raises:
+        ModelError: the way goes round in a circle.
+    """
+    for _ in range(len(names) + 1):
+        if tensor not in producers or names[producers[tensor]] not in through:
+            return tensor
         tensor = int(graph.operators[producers[tensor]].inputs[0])
-    return tensor
+    raise ModelError("the model is damaged: an operation takes what it makes itself")
 
 
 def _needed(graph: Any, tensor: int) -> list[int]:

@@ -228,6 +228,11 @@ def test_odd_graphs_are_refused(small_path: Path) -> None:
     def index_outside(model: Any, graph: Any) -> None:
         graph.operators[3].outputs = np.array([9999], np.int32)
 
+    def goes_round(model: Any, graph: Any) -> None:
+        last = graph.operators[-1]  # the softmax that the walk starts with
+        last.inputs = np.array([last.outputs[0]], np.int32)
+
+    refuses(rewritten(data, goes_round), "takes what it makes itself")
     refuses(rewritten(data, two_outputs), "has 2 outputs")
     refuses(rewritten(data, three_inputs), "has 3 inputs")
     refuses(rewritten(data, two_subgraphs), "has 2 subgraphs")
