@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from edge_cl.errors import ModelError
 from host_trainer.quantisation.fake_quant import ACTIVATION_STEPS, layers, nudged
-from host_trainer.quantisation.graph import Wiring, copied, redrawn, wiring
+from host_trainer.quantisation.graph import WEIGHTED, Wiring, copied, redrawn, wiring
 from host_trainer.quantisation.spaces import ends
 
 RANGE = "_range"  # behind a layer's name: the range of its output
-WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Dense")
 COMPUTING = (*WEIGHTED, "Add", "GlobalAveragePooling2D")  # TFLite gives their output a scale of its own
 KEEPING = (
     "ZeroPadding2D",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from host_trainer.quantisation.fake_quant import ACTIVATION_STEPS
-from host_trainer.quantisation.graph import redrawn_alike, wiring
+from host_trainer.quantisation.graph import WEIGHTED, redrawn_alike, wiring
 from host_trainer.quantisation.spaces import Ends, Space, ends, is_linear, is_pointwise, kinds_of, spaces
 
 DEAD = 1e-6  # what a channel may move by, over all pictures
@@ -89,7 +89,7 @@ def noise_gains(model: Any) -> dict[str, NDArray[np.float64]]:
 def _back(layer: Any, gain: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the gain at a layer's input from that at its output."""
     kind = type(layer).__name__
-    if kind not in ("Conv2D", "DepthwiseConv2D", "Dense"):
+    if kind not in WEIGHTED:
         return gain
     kernel = layer.get_weights()[0].astype(np.float64)
     power = np.square(kernel).reshape(-1, *kernel.shape[-2:]).sum(axis=0)

@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from host_trainer.network import to_input
-from host_trainer.quantisation.graph import Wiring, wiring
+from host_trainer.quantisation.graph import WEIGHTED, Wiring, wiring
 
-WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Dense")
 BATCH = 32  # pictures looked at together
 
 

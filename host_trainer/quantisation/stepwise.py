@@ -17,7 +17,6 @@ from host_trainer.quantisation.fake_quant import ACTIVATION_STEPS, SMALLEST_RANG
 from host_trainer.quantisation.graph import Wiring, wiring
 
 STRETCH = 0.1  # of a range's logarithm: ten of its units are a factor of e
-WEIGHTED = tuple(qat.ROUNDED + kind for kind in qat.WEIGHTED)
 
 
 def units(wrapped: Any) -> list[NDArray[np.float32]]:
