@@ -29,7 +29,7 @@ from host_trainer.datasets.splits import spread
 from host_trainer.export.cost import Cost, measure
 from host_trainer.export.litert import convert
 from host_trainer.export.parity import Features, Labelled
-from host_trainer.export.probe import probe_hits
+from host_trainer.export.probe import paired_loss, probe_hits
 from host_trainer.network import Network
 from host_trainer.quantisation.folding import fold
 from host_trainer.quantisation.tuning import Tuning, tuned
@@ -209,8 +209,8 @@ def rows(subject: Subject, variants: list[Variant]) -> list[ledger.Row]:
 
 def lost_points(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     """Return the points lost, and their standard error: of the difference picture by picture, (N,) each."""
-    apart = before.astype(np.float64) - after
-    return 100 * float(apart.mean()), 100 * float(apart.std(ddof=1)) / len(apart) ** 0.5
+    loss, error = paired_loss(before, after)
+    return 100 * loss, 100 * error
 
 
 def lines(subject: Subject, variants: list[Variant]) -> list[list[str]]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from edge_cl.evaluation.agreement import cosines
 from host_trainer.export.cost import Cost
-from host_trainer.export.probe import probe_accuracy
+from host_trainer.export.probe import paired_loss, probe_hits
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,8 @@ class Gate:
 
     Attributes:
         cosine_min: of the feature of the worst picture, float network against exported file.
-        accuracy_drop: that a linear probe may lose, as a fraction.
+        accuracy_drop: that a linear probe may lose, as a fraction; what few pictures lose by chance (one
+            standard error of the difference picture by picture) does not count.
     """
 
     cosine_min: float = 0.95  # int8 MobileNets that lose no accuracy lie at 0.97 and above (the ledger)
@@ -59,6 +60,7 @@ class Parity:
         cosine_mean: of the features.
         accuracy_float: of a linear probe on the float network's features.
         accuracy_export: of a linear probe on the file's own features.
+        accuracy_error: standard error of the difference of the two.
         train, test: pictures that the probes learned from and were asked about.
         size_bytes: of the file.
         latency_ms: of one picture, median, on one thread of this machine.
@@ -71,6 +73,7 @@ class Parity:
     cosine_mean: float
     accuracy_float: float
     accuracy_export: float
+    accuracy_error: float
     train: int
     test: int
     size_bytes: int
@@ -92,34 +95,39 @@ class Parity:
 def judge(expected: Features, found: Features, cost: Cost, size_bytes: int, gate: Gate) -> Parity:
     """Compare the float network's features with the file's, of the same pictures in the same order."""
     alike = cosines(expected.real(), found.real())
-    before, after = (_accuracy(each) for each in (expected, found))
+    before, after = (_hits(each) for each in (expected, found))
+    drop, error = paired_loss(before, after)
     lowest, count = float(alike.min()), len(expected.test.labels)
     return Parity(
         cosine_min=lowest,
         cosine_mean=float(alike.mean()),
-        accuracy_float=before,
-        accuracy_export=after,
+        accuracy_float=float(before.mean()),
+        accuracy_export=float(after.mean()),
+        accuracy_error=error,
         train=len(expected.train.labels),
         test=count,
         size_bytes=size_bytes,
         latency_ms=cost.latency_ms,
         peak_bytes=cost.peak_bytes,
         gate=gate,
-        reasons=tuple(_reasons(lowest, before - after, count, gate)),
+        reasons=tuple(_reasons(lowest, drop, error, count, gate)),
     )
 
 
-def _reasons(lowest: float, drop: float, count: int, gate: Gate) -> list[str]:
+def _reasons(lowest: float, drop: float, error: float, count: int, gate: Gate) -> list[str]:
     reasons = []
     if not lowest >= gate.cosine_min:
         reasons.append(
             f"the worst picture's feature has cosine {lowest:.4f}, the gate is {gate.cosine_min:g}"
         )
-    # One picture more or less is no evidence, however few were asked.
-    if drop > max(gate.accuracy_drop, 1.0 / count) + 1e-9:
-        reasons.append(f"a linear probe loses {drop:.4f} of its accuracy, the gate is {gate.accuracy_drop:g}")
+    # One picture more or less is no evidence, however few were asked; nor is what chance alone would lose.
+    if drop > max(gate.accuracy_drop + error, 1.0 / count) + 1e-9:
+        reasons.append(
+            f"a linear probe loses {drop:.4f} of its accuracy (+- {error:.4f}), the gate is "
+            f"{gate.accuracy_drop:g}"
+        )
     return reasons
 
 
-def _accuracy(features: Features) -> float:
-    return probe_accuracy(*features.train, *features.test, features.zero_point)
+def _hits(features: Features) -> NDArray[np.bool_]:
+    return probe_hits(*features.train, *features.test, features.zero_point)

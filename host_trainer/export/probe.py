@@ -35,6 +35,16 @@ def probe_hits(
     return found
 
 
+def paired_loss(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the accuracy lost between two lists of hits (N,) on the same pictures, and its standard error.
+
+    The error is that of the difference picture by picture: what both find, or both miss, does not blur it.
+    """
+    apart = before.astype(np.float64) - after
+    error = float(apart.std(ddof=1)) / len(apart) ** 0.5 if len(apart) > 1 else 1.0
+    return float(apart.mean()), error
+
+
 def ridge(inputs: NDArray[np.float64], wanted: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
     """Return weights (D, C) and bias (C,) of the penalty whose leave-one-out error is smallest.
 

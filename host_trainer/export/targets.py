@@ -345,7 +345,8 @@ def in_words(parity: Parity) -> dict[str, str]:
         "feature cosine, worst picture": f"{parity.cosine_min:.4f} (gate {parity.gate.cosine_min:g})",
         "feature cosine, mean": f"{parity.cosine_mean:.4f}",
         "linear probe, float network": f"{parity.accuracy_float:.4f} of {parity.test} pictures",
-        "linear probe, this file": f"{parity.accuracy_export:.4f} (may lose {parity.gate.accuracy_drop:g})",
+        "linear probe, this file": f"{parity.accuracy_export:.4f} +- {parity.accuracy_error:.4f} "
+        f"(may lose {parity.gate.accuracy_drop:g})",
         "size": f"{parity.size_bytes / 1000:.0f} kB",
         "latency here, one thread": f"{parity.latency_ms:.2f} ms",
         "peak memory of a fresh process": f"{parity.peak_bytes / 1e6:.0f} MB",

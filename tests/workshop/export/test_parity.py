@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from host_trainer.export.cost import Cost
-from host_trainer.export.parity import Features, Gate, Labelled, judge
-from host_trainer.export.probe import probe_accuracy, ridge
+from host_trainer.export.parity import Features, Gate, Labelled, _reasons, judge
+from host_trainer.export.probe import paired_loss, probe_accuracy, ridge
 
 COST = Cost(latency_ms=0.5, peak_bytes=50 << 20)
 
@@ -54,11 +54,23 @@ def test_a_file_that_lost_accuracy_fails_whatever_its_cosine() -> None:
     assert parity.cosine_min == pytest.approx(1.0)
 
 
-def test_one_picture_is_no_evidence_but_two_are() -> None:
-    from host_trainer.export.parity import _reasons
+def test_what_few_pictures_lose_by_chance_is_no_evidence() -> None:
+    assert not _reasons(1.0, 0.02, 0.0, 50, Gate())  # one picture of 50
+    assert _reasons(1.0, 0.04, 0.02, 50, Gate())  # two of them
+    assert not _reasons(1.0, 5 / 431, 0.0062, 431, Gate())  # within a standard error of the gate
+    assert _reasons(1.0, 8 / 431, 0.0062, 431, Gate())
 
-    assert not _reasons(1.0, 0.02, 50, Gate())
-    assert _reasons(1.0, 0.04, 50, Gate())
+
+def test_the_error_of_a_loss_is_that_of_the_pictures_that_changed() -> None:
+    before, after = np.ones(100, bool), np.ones(100, bool)
+    assert paired_loss(before, after) == (0.0, 0.0)
+    after[:4] = False
+    loss, error = paired_loss(before, after)
+    assert loss == pytest.approx(0.04)
+    assert error == pytest.approx(np.sqrt(0.04 * 0.96 / 99))
+    before[10:14] = False  # what comes back is a change, too: the loss is nothing, its error is larger
+    loss, wider = paired_loss(before, after)
+    assert loss == 0.0 and wider > error
 
 
 def test_a_feature_that_is_no_number_never_passes() -> None:
@@ -66,9 +78,7 @@ def test_a_feature_that_is_no_number_never_passes() -> None:
     broken = Labelled(train.features.copy(), train.labels)
     broken.features[0, 0] = np.nan
     with np.errstate(invalid="ignore"):
-        from host_trainer.export.parity import _reasons
-
-        assert _reasons(float("nan"), 0.0, 50, Gate())
+        assert _reasons(float("nan"), 0.0, 0.0, 50, Gate())
 
 
 def test_the_gate_is_tighter_for_a_network_trained_with_the_rounding() -> None:
