@@ -131,7 +131,7 @@ def _result(order: Any, outcome: Any) -> dict[str, Any]:
 
 
 def _show(order: Any, outcome: Any) -> None:
-    from host_trainer.export.targets import in_words
+    from host_trainer.export.targets import Quantise, chosen, in_words
 
     table = Table("figure", "value", title="parity", title_justify="left")
     for figure, value in in_words(outcome.parity).items():
@@ -145,4 +145,5 @@ def _show(order: Any, outcome: Any) -> None:
     if outcome.published:
         console.print(f"published in {order.out}", highlight=False, markup=False, soft_wrap=True)
     else:
-        say("host-trainer: nothing was published; --quantise qat often helps, --keep-failed publishes anyway")
+        hint = "" if chosen(order) is Quantise.QAT else "--quantise qat often helps, "
+        say(f"host-trainer: nothing was published; {hint}--keep-failed publishes anyway")

@@ -16,13 +16,15 @@ from edge_cl.errors import ConfigError, ModelError
 from edge_cl.vision.backbone import Manifest
 from edge_cl.vision.preprocess import Resize
 from host_trainer.artefacts import make_folder, write_file
-from host_trainer.export.bias_correction import corrected
 from host_trainer.export.boards import DEFAULT_BOARD, choose_board
 from host_trainer.export.onnx_graph import FLOAT16_MAX, IMAGE, OPSET, translate
 from host_trainer.export.onnxruntime_session import open_session
 from host_trainer.export.qdq import quantise
 from host_trainer.export.tensorrt_rules import Breach, check_rules
 from host_trainer.network import to_input
+from host_trainer.quantisation.compensation import compensated
+from host_trainer.quantisation.folding import fold
+from host_trainer.quantisation.preparation import prepared
 
 STEM = "backbone"
 PRECISIONS = ("fp32", "fp16")
@@ -109,11 +111,11 @@ def export_tensorrt(
 
     Arguments:
         model: functional Keras network, `image` (B, H, W, 3) float32 in [-1, 1] to (B, D).
-        representative: (N, H, W, 3) uint8 pictures, or float32 in [-1, 1]: they give the int8 ranges and are
-            compared on.
+        representative: (N, H, W, 3) uint8 pictures: they give the int8 ranges and are compared on.
         out_dir: made if it is not there.
         ranges: (min, max) of layers' outputs by layer name, as quantisation-aware training found them; taken
-            instead of those of the pictures. Without them, biases are corrected for the rounding of weights.
+            instead of those of the pictures. Without them, the network is drawn anew and its weights are
+            rounded as for TFLite (`quantisation.preparation`, `quantisation.compensation`).
         board: a name that `boards.choose_board` knows.
 
     Raises:
@@ -126,12 +128,11 @@ def export_tensorrt(
         return export_onnx(model, out_dir, precision, representative)
     _check_names(model, ranges or {})
     pictures = _pictures(model, representative)
-    plain = translate(model)
     calibration = _pictures(model, representative, len(representative))
-    # A quantisation-aware training has settled its biases with the rounding in place.
-    source = plain if ranges else corrected(plain, calibration[:MAX_COMPARED])
-    quantised = quantise(source, calibration, ranges)
-    largest = largest_activation(plain, pictures[:DRAWN_IMAGES])
+    # A quantisation-aware training has done both already, and settled what came of it.
+    drawn = model if ranges else compensated(prepared(fold(model), representative), representative)
+    quantised = quantise(translate(drawn), calibration, ranges)
+    largest = largest_activation(translate(model), pictures[:DRAWN_IMAGES])
     return _artefact(model, quantised, Path(out_dir), precision, pictures, largest)
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from host_trainer.datasets.folders import Pictures, read_folder
 from host_trainer.datasets.pixels import open_pixels
 from host_trainer.datasets.splits import spread
 from host_trainer.export import golden
+from host_trainer.export.boards import DEFAULT_BOARD, choose_board
 from host_trainer.export.card import Card, to_markdown
 from host_trainer.export.cost import measure
 from host_trainer.export.litert import Scheme, convert
@@ -61,17 +62,14 @@ class Quantise(str, Enum):
     NONE = "none"
 
 
-USUAL = {
-    Target.LITERT: Quantise.PTQ,
-    Target.EDGETPU: Quantise.PTQ,
-    Target.ONNX: Quantise.NONE,
-    Target.TENSORRT: Quantise.PTQ,
-}
-POSSIBLE = {
-    Target.LITERT: tuple(Quantise),
+POSSIBLE = {  # the usual one first
+    Target.LITERT: (Quantise.PTQ, Quantise.QAT, Quantise.FLOAT16, Quantise.DYNAMIC, Quantise.NONE),
     Target.EDGETPU: (Quantise.PTQ, Quantise.QAT),
     Target.ONNX: (Quantise.NONE, Quantise.FLOAT16),
-    Target.TENSORRT: (Quantise.PTQ, Quantise.QAT),
+}
+ON_BOARDS = {  # symmetric int8 loses more than TFLite's, and tuning takes two minutes
+    "int8": (Quantise.QAT, Quantise.PTQ),
+    "fp16": (Quantise.FLOAT16,),
 }
 SCHEMES = {
     Quantise.PTQ: Scheme.PTQ,
@@ -93,7 +91,7 @@ class Order:
     quantise: Quantise | None = None
     tuning: Tuning = Tuning()
     gate: Gate | None = None
-    board: str = "orin"
+    board: str = DEFAULT_BOARD
     keep_failed: bool = False
     cache: Path | None = None
     command: str = "host-trainer export"
@@ -173,12 +171,18 @@ def chosen(order: Order) -> Quantise:
     """Return how numbers are kept: what was asked, or what is usual for the target.
 
     Raises:
-        ConfigError: the target has no such form.
+        ConfigError: the target has no such form, or the board is not known.
     """
-    quantise = order.quantise or USUAL[order.target]
-    if quantise not in POSSIBLE[order.target]:
-        possible = " or ".join(each.value for each in POSSIBLE[order.target])
-        raise ConfigError(f"{order.target.value} takes no {quantise.value}: give --quantise {possible}")
+    possible = POSSIBLE.get(order.target) or ON_BOARDS[choose_board(order.board).precision]
+    quantise = order.quantise or possible[0]
+    if quantise not in possible:
+        whom = (
+            f"{order.target.value} for {order.board}"
+            if order.target is Target.TENSORRT
+            else order.target.value
+        )
+        names = " or ".join(each.value for each in possible)
+        raise ConfigError(f"{whom} takes no {quantise.value}: give --quantise {names}")
     return quantise
 
 
@@ -230,7 +234,8 @@ def _make(
     model = fold(network.model)
     if quantise is Quantise.QAT:
         say(f"fine-tuning with the rounding in place, {order.tuning.steps} steps")
-        model = tuned(model, pixels, network.input_range, order.tuning, _every_tenth(order.tuning.steps, say))
+        tuning = replace(order.tuning, symmetric=order.target is Target.TENSORRT)
+        model = tuned(model, pixels, network.input_range, tuning, _every_tenth(tuning.steps, say))
     representative = np.asarray(pixels[spread(len(pixels), order.representative)])
     if order.target in (Target.LITERT, Target.EDGETPU):
         say("converting")

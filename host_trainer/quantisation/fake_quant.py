@@ -46,6 +46,18 @@ def rounded_activations(values: Any, low: Any, high: Any, stretch: Any = 1.0) ->
     return (steps + ops.stop_gradient(ops.round(steps) - steps)) * scale
 
 
+def rounded_symmetric(values: Any, largest: Any) -> Any:
+    """Round values to the 255 steps of -largest to largest, as TensorRT keeps activations: no zero point.
+
+    What is outside is cut. The gradient of `largest` is that of `rounded_activations`.
+    """
+    from keras import ops
+
+    scale = ops.maximum(largest, SMALLEST_RANGE) / WEIGHT_STEPS
+    steps = ops.clip(values / scale, -WEIGHT_STEPS, WEIGHT_STEPS)
+    return (steps + ops.stop_gradient(ops.round(steps) - steps)) * scale
+
+
 def nudged(low: Any, high: Any) -> tuple[Any, Any]:
     """Return the low end and the scale of a range moved so that zero is one of its 256 steps."""
     from keras import ops
@@ -118,7 +130,8 @@ def layers() -> Layers:
 
         While it follows, low and high become moving averages of each training batch's ends: the plain mean of
         the first batches, then exponential. Once it does not, its size is learned: e^stretch multiplies both
-        ends. A fixed range is that of pixels: it stays, and bytes fall on its steps as on a device.
+        ends. A fixed range is that of pixels: it stays, and bytes fall on its steps as on a device. A
+        symmetric one reaches as far below zero as above.
         """
 
         def __init__(
@@ -126,10 +139,11 @@ def layers() -> Layers:
             fixed: tuple[float, float] | None = None,
             momentum: float = MOMENTUM,
             follows: bool = True,
+            symmetric: bool = False,
             **options: Any,
         ):
             super().__init__(**options)
-            self.fixed, self.momentum, self.follows = fixed, momentum, follows
+            self.fixed, self.momentum, self.follows, self.symmetric = fixed, momentum, follows, symmetric
 
         def build(self, input_shape: Any) -> None:
             low, high = pinned(*self.fixed) if self.fixed else (0.0, 0.0)
@@ -143,12 +157,16 @@ def layers() -> Layers:
             )
 
         def call(self, values: Any, training: bool | None = None) -> Any:
-            if self.fixed:
+            if self.fixed and not self.symmetric:
                 # Every pixel lies half way between two steps: a hair upwards decides as a device does.
                 hair = (self.fixed[1] - self.fixed[0]) / ACTIVATION_STEPS / 16
                 return rounded_activations(values + hair, self.low, self.high)
-            if training and self.trainable and self.follows:
+            if training and self.trainable and self.follows and not self.fixed:
                 self._follow(ops.stop_gradient(values))
+            if self.symmetric:
+                return rounded_symmetric(
+                    values, ops.maximum(ops.abs(self.low), ops.abs(self.high)) * ops.exp(self.stretch)
+                )
             return rounded_activations(values, self.low, self.high, ops.exp(self.stretch))
 
         def _follow(self, values: Any) -> None:
@@ -162,7 +180,7 @@ def layers() -> Layers:
 
         def get_config(self) -> dict[str, Any]:
             own = {"fixed": self.fixed, "momentum": self.momentum, "follows": self.follows}
-            return {**super().get_config(), **own}
+            return {**super().get_config(), **own, "symmetric": self.symmetric}
 
     @registered
     class TFLiteRange(keras.layers.Layer):

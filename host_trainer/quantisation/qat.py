@@ -29,17 +29,19 @@ RELU = "ReLU"
 ROUNDED = "Rounded"  # before the name of the Keras class, in `fake_quant`
 
 
-def wrap(folded: Any, input_range: tuple[float, float] = (-1.0, 1.0)) -> Any:
+def wrap(folded: Any, input_range: tuple[float, float] = (-1.0, 1.0), symmetric: bool = False) -> Any:
     """Return a network with the same weights and graph that computes as its int8 file will.
 
-    Its ranges are empty until it has seen pictures: `calibrate` it before anything else.
+    Its ranges are empty until it has seen pictures: `calibrate` it before anything else. They are those of a
+    TFLite file, or as TensorRT has them: symmetric, and the feature at the end stays float.
 
     Raises:
         ModelError: a layer whose int8 form is not known here, such as a normalisation that was not folded.
     """
     wires = wiring(folded)
     _check_layers(folded)
-    ranged, kinds = _ranged(folded, wires), layers()
+    kinds = layers()
+    ranged = _ranged(folded, wires) - ({*wires.outputs} if symmetric else set())
     rounded = {kind: getattr(kinds, kind) for kind in WEIGHTED}
     at_input: dict[str, Any] = {}
 
@@ -51,10 +53,14 @@ def wrap(folded: Any, input_range: tuple[float, float] = (-1.0, 1.0)) -> Any:
         sources = wires.sources[layer.name]
         if sources and not wires.sources[sources[0]]:
             if sources[0] not in at_input:
-                at_input[sources[0]] = kinds.Range(input_range, name=sources[0] + RANGE)(inputs[0])
+                at_input[sources[0]] = kinds.Range(input_range, symmetric=symmetric, name=sources[0] + RANGE)(
+                    inputs[0]
+                )
             inputs = (at_input[sources[0]],)
         output = layer(*inputs, **options)
-        return kinds.Range(name=layer.name + RANGE)(output) if layer.name in ranged else output
+        if layer.name not in ranged:
+            return output
+        return kinds.Range(symmetric=symmetric, name=layer.name + RANGE)(output)
 
     wrapped = redrawn(folded, make, call)
     _copy_weights(folded, wrapped)

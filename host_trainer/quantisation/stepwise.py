@@ -22,7 +22,8 @@ STRETCH = 0.1  # of a range's logarithm: ten of its units are a factor of e
 def units(wrapped: Any) -> list[NDArray[np.float32]]:
     """Return the size of a step of each trainable variable, in their order, shaped to multiply it.
 
-    A weight's is max|w| / 127 of its channel, a bias's the step of the tensor that it goes into.
+    A weight's is max|w| / 127 of its channel, a bias's the step of the tensor that it goes into; where that
+    stays float, the bias's own size takes the place of the tensor's.
     """
     ranges, wires = qat.activation_ranges(wrapped), wiring(wrapped)
     found = {
@@ -36,17 +37,25 @@ def units(wrapped: Any) -> list[NDArray[np.float32]]:
 def _unit(layer: Any, variable: Any, ranges: dict[str, tuple[float, float]], wires: Wiring) -> NDArray:
     if variable.name == "stretch":
         return np.float32(STRETCH)
-    if variable.name == "bias":
-        low, high = ranges[_range_behind(layer.name, ranges, wires)]
+    behind = _range_behind(layer.name, ranges, wires)
+    if variable.name == "bias" and behind:
+        low, high = ranges[behind]
         return np.float32(max(high - low, SMALLEST_RANGE) / ACTIVATION_STEPS)
+    if variable.name == "bias":
+        return np.float32(max(np.abs(np.asarray(variable.value)).max(), SMALLEST_RANGE) / WEIGHT_STEPS)
     values = np.abs(np.asarray(variable.value))
     axes = (0, 1) if "Depthwise" in type(layer).__name__ else tuple(range(values.ndim - 1))
     return np.maximum(values.max(axis=axes), SMALLEST_RANGE).astype(np.float32) / WEIGHT_STEPS
 
 
-def _range_behind(name: str, ranges: dict[str, tuple[float, float]], wires: Wiring) -> str:
-    """Return whose range a layer's output goes into: its own, or that of the ReLU that is fused into it."""
+def _range_behind(name: str, ranges: dict[str, tuple[float, float]], wires: Wiring) -> str | None:
+    """Return whose range a layer's output goes into: its own, or that of the ReLU that is fused into it.
+
+    None where nothing is behind: the feature of a symmetric network.
+    """
     while name not in ranges:
+        if not wires.takers[name]:
+            return None
         name = wires.takers[name][0]
     return name
 

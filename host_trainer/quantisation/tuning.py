@@ -32,6 +32,7 @@ class Tuning:
     batch: int = 32  # pictures
     rate: float = 0.01  # of an int8 step, in one step of Adam; rises along a line, falls along half a cosine
     seed: int = 0  # decides the order of the pictures
+    symmetric: bool = False  # ranges without a zero point, as TensorRT's
 
 
 def tuned(
@@ -48,7 +49,7 @@ def tuned(
     """
     tuning = tuning or Tuning()
     ready = prepared(folded, pixels, input_range)
-    wrapped = qat.wrap(compensated(ready, pixels, input_range), input_range)
+    wrapped = qat.wrap(compensated(ready, pixels, input_range), input_range, tuning.symmetric)
     qat.calibrate(wrapped, pixels, input_range)
     if not tuning.steps:
         return wrapped

@@ -122,12 +122,12 @@ def test_an_export_for_the_edge_tpu_says_what_maps(order: Callable[..., Order]) 
     [
         (Target.ONNX, Quantise.NONE, "orin", "fp32"),
         (Target.ONNX, Quantise.FLOAT16, "orin", "fp16"),
-        (Target.TENSORRT, Quantise.PTQ, "nano", "fp16"),
-        (Target.TENSORRT, Quantise.QAT, "orin", "int8"),
+        (Target.TENSORRT, None, "nano", "fp16"),
+        (Target.TENSORRT, None, "orin", "int8"),
     ],
 )
 def test_onnx_files_are_made_and_judged_too(
-    target: Target, quantise: Quantise, board: str, precision: str, order: Callable[..., Order]
+    target: Target, quantise: Quantise | None, board: str, precision: str, order: Callable[..., Order]
 ) -> None:
     pytest.importorskip("onnxruntime", reason="the ONNX exports are checked by onnxruntime")
     tuning = Tuning(steps=2, batch=8)
@@ -148,6 +148,10 @@ def test_a_tflite_file_goes_in_as_well(order: Callable[..., Order], models_dir: 
 def test_bad_input_is_refused_before_anything_is_written(order: Callable[..., Order], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="onnx takes no qat"):
         export(order(target=Target.ONNX, quantise=Quantise.QAT))
+    with pytest.raises(ConfigError, match="tensorrt for nano takes no qat: give --quantise float16"):
+        export(order(target=Target.TENSORRT, quantise=Quantise.QAT, board="nano"))
+    with pytest.raises(ConfigError, match="'pi' is no board"):
+        export(order(target=Target.TENSORRT, board="pi"))
     with pytest.raises(ModelError, match="is no network"):
         export(order(model=tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="no folder"):

@@ -14,6 +14,7 @@ from host_trainer.quantisation.fake_quant import (
     nudged,
     pinned,
     rounded_activations,
+    rounded_symmetric,
     rounded_weights,
 )
 
@@ -50,6 +51,16 @@ def test_inside_the_range_rounding_moves_by_half_a_step_at_most(
     inside = np.clip(values, low, low + ACTIVATION_STEPS * scale)
     assert np.abs(rounded(values, ends) - inside).max() <= 0.5001 * scale
     assert len(np.unique(rounded(values, ends))) <= ACTIVATION_STEPS + 1
+
+
+@settings(deadline=None)
+@given(values=VALUES, largest=st.floats(0.0625, 50, width=32))
+def test_symmetric_steps_are_as_many_below_zero_as_above(values: np.ndarray, largest: float) -> None:
+    found = np.asarray(rounded_symmetric(values, largest))
+    scale = largest / WEIGHT_STEPS
+    assert np.abs(found - np.clip(values, -largest, largest)).max() <= 0.5001 * scale
+    assert np.array_equal(rounded_symmetric(-values, largest), -found)
+    assert np.allclose(rounded_symmetric(found, largest), found, rtol=1e-6)
 
 
 @settings(deadline=None)
