@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 from edge_cl.errors import ModelError
 
+WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Dense")  # Keras kinds that have a kernel
+
 
 class Network(NamedTuple):
     """A network and its meaning.

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.errors import ConfigError
-from host_trainer.compression.masks import WEIGHTED
-from host_trainer.network import Network
+from host_trainer.network import WEIGHTED, Network
 
 MAX_ROUNDS = 100  # of Lloyd's algorithm; it settles in some twenty
 FLOAT_BITS = 32

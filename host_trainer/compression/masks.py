@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.learning.masking import grow, moved_count, shrink
+from host_trainer.network import WEIGHTED
 
-WEIGHTED = ("Conv2D", "Dense", "DepthwiseConv2D")
 DEPTHWISE = "DepthwiseConv2D"
 
 Masks = dict[str, NDArray[np.bool_]]  # by the kernel's Keras path, in the kernel's shape

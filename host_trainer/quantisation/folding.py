@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edge_cl.errors import ModelError
-from host_trainer.quantisation.graph import WEIGHTED, copied, redrawn, wiring
+from host_trainer.network import WEIGHTED
+from host_trainer.quantisation.graph import copied, redrawn, wiring
 from host_trainer.training.normalisation import NORM
 
 

@@ -5,8 +5,6 @@ from typing import Any, NamedTuple
 
 from edge_cl.errors import ModelError
 
-WEIGHTED = ("Conv2D", "DepthwiseConv2D", "Dense")  # Keras kinds whose kernels get eight bits
-
 
 class Wiring(NamedTuple):
     """Who is connected to whom inside one network; layers are named.

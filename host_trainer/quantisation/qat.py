@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_cl.errors import ModelError
+from host_trainer.network import WEIGHTED
 from host_trainer.quantisation.fake_quant import ACTIVATION_STEPS, layers, nudged
-from host_trainer.quantisation.graph import WEIGHTED, Wiring, copied, redrawn, wiring
+from host_trainer.quantisation.graph import Wiring, copied, redrawn, wiring
 from host_trainer.quantisation.spaces import ends
 
 RANGE = "_range"  # behind a layer's name: the range of its output

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from host_trainer.network import WEIGHTED
 from host_trainer.quantisation.fake_quant import ACTIVATION_STEPS
-from host_trainer.quantisation.graph import WEIGHTED, redrawn_alike, wiring
+from host_trainer.quantisation.graph import redrawn_alike, wiring
 from host_trainer.quantisation.spaces import Ends, Space, ends, is_linear, is_pointwise, kinds_of, spaces
 
 DEAD = 1e-6  # what a channel may move by, over all pictures

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from host_trainer.network import to_input
-from host_trainer.quantisation.graph import WEIGHTED, Wiring, wiring
+from host_trainer.network import WEIGHTED, to_input
+from host_trainer.quantisation.graph import Wiring, wiring
 
 BATCH = 32  # pictures looked at together
 

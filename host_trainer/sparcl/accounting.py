@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from edge_cl.errors import ModelError
-from host_trainer.compression.masks import WEIGHTED
+from host_trainer.network import WEIGHTED
 
 FLOPS_OF_A_MAC = 2  # a multiplication and an addition
 DENSE: Mapping[str, float] = MappingProxyType({})  # no layer is named, so each is whole
