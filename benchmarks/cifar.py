@@ -36,9 +36,13 @@ class Cifar(NamedTuple):
 
 def on_one_core() -> None:
     """Keep TensorFlow and LiteRT to one thread; both read that when they start."""
-    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        os.environ[name] = "1"
+    os.environ.update(threads(1))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def threads(count: int) -> dict[str, str]:
+    """Return the environment that keeps TensorFlow and LiteRT to so many threads."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), str(count))
 
 
 def data_folder() -> Path:

@@ -1,16 +1,19 @@
 """Memory of sparse training: what a training takes above an idle TensorFlow, and what its tensors take.
 
-Each trial is a process of its own on one thread: two tasks of drawn pictures, two epochs of a few steps each,
-an evaluation after each. Above idle is the highest resident memory (VmHWM) less what the process held once
-TensorFlow, Keras and their kernels were loaded and had run one small step; TensorFlow alone takes some 700 MB
-of this machine, which no method can save. Tensors are the peak of TensorFlow's own allocator in a second
-process: weights, activations, gradients, and nothing of the compiled graphs.
+Each trial is a process of its own: two tasks of drawn pictures, two epochs of a few steps each, an evaluation
+after each. On one thread DER++ holds one of its three forward passes at a time; on two, as `host-trainer`
+trains on two cores, the passes overlap and it holds more, while edge mode has but one.
+
+Above idle is the highest resident memory (VmHWM) less what the process held once TensorFlow, Keras and their
+kernels were loaded and had run one small step; TensorFlow alone takes some 700 MB of this machine, which no
+method can save. Tensors are the peak of TensorFlow's own allocator in a second process: weights, activations,
+gradients, and nothing of the compiled graphs.
 
 Resident memory moves by a third from run to run, for the system's allocator gives back what it likes.
 
-Expected time on a slow core: 30 minutes.
+Expected time on a slow core: 50 minutes.
 
-    python benchmarks/sparcl_memory.py [--width 0.5 1] [--write]
+    python benchmarks/sparcl_memory.py [--width 0.5 1] [--threads 1 2] [--write]
 """
 
 import argparse
@@ -97,20 +100,19 @@ def _lesson(first: int) -> Any:
     return Lesson(images, labels.astype(np.int32), np.arange(first, first + 2))
 
 
-def measured(name: str, width: str, runs: int) -> dict[str, float]:
-    """Return MB above idle, the median of some processes, and of tensors, which are the same in each."""
-    above = sorted(told["peak"] - told["idle"] for told in (_told(name, width) for _ in range(runs)))
-    found = {
-        "above": above[runs // 2] / 1e6,
-        "tensors": _told(name, width, **{ALLOCATOR: "true"})["tensors"] / 1e6,
-    }
-    print(
-        f"{name} at width {width}: {found}, above idle {[round(one / 1e6) for one in above]}", file=sys.stderr
-    )
+def measured(name: str, width: str, threads: int, runs: int) -> dict[str, float]:
+    """Return MB above idle and of tensors: the median of some processes each."""
+    kept = cifar.threads(threads)
+    counted = {**kept, ALLOCATOR: "true"}
+    above = [told["peak"] - told["idle"] for told in (_told(name, width, kept) for _ in range(runs))]
+    tensors = [_told(name, width, counted)["tensors"] for _ in range(runs if threads > 1 else 1)]
+    found = {"above": np.median(above) / 1e6, "tensors": np.median(tensors) / 1e6}
+    each = [[round(one / 1e6) for one in sorted(some)] for some in (above, tensors)]
+    print(f"{name}, width {width}, {threads} threads: above idle, tensors {each} MB", file=sys.stderr)
     return found
 
 
-def _told(name: str, width: str, **environment: str) -> dict[str, int]:
+def _told(name: str, width: str, environment: dict[str, str]) -> dict[str, int]:
     words = [sys.executable, __file__, "--trial", name, width]
     done = subprocess.run(
         words, env={**os.environ, **environment}, capture_output=True, text=True, check=True
@@ -118,9 +120,9 @@ def _told(name: str, width: str, **environment: str) -> dict[str, int]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def rows(width: str, runs: int) -> list[ledger.Row]:
+def rows(width: str, threads: int, runs: int) -> list[ledger.Row]:
     """Hold every trial against dense DER++."""
-    found = {name: measured(name, width, runs) for name in TRIALS}
+    found = {name: measured(name, width, threads, runs) for name in TRIALS}
     told = []
     for kind, words in (("above", "resident above idle TensorFlow"), ("tensors", "tensors")):
         dense = found["derpp"][kind]
@@ -137,6 +139,7 @@ def main() -> None:
     """Measure, and say what came out."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--width", nargs="+", default=["0.5", "1"], metavar="FACTOR")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="processes a figure (%(default)s)")
     parser.add_argument("--write", action="store_true", help="put the rows into the ledger")
     parser.add_argument("--trial", nargs=2, metavar=("NAME", "WIDTH"), help=argparse.SUPPRESS)
@@ -144,12 +147,14 @@ def main() -> None:
     if args.trial:
         print(json.dumps(run_trial(*args.trial)))
         return
-    told = [row for width in args.width for row in rows(width, args.runs)]
-    ledger.show("Memory of sparse training, ResNet-18", told)
-    if args.write:
-        ledger.write("sparcl-memory", "python benchmarks/sparcl_memory.py", ledger.rows_table(told))
+    for threads in args.threads:
+        told = [row for width in args.width for row in rows(width, threads, args.runs)]
+        ledger.show(f"Memory of sparse training, ResNet-18, {threads} thread{'s' * (threads > 1)}", told)
+        if args.write:
+            command = f"python benchmarks/sparcl_memory.py --threads {threads}"
+            ledger.write(f"sparcl-memory-{threads}", command, ledger.rows_table(told))
 
 
 if __name__ == "__main__":
-    cifar.on_one_core()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     main()
