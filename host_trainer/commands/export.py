@@ -51,7 +51,9 @@ Cosine = Annotated[
 Drop = Annotated[
     float | None,
     typer.Option(
-        "--gate-drop", metavar="SHARE", help="Accuracy that a linear probe may lose (ptq 0.01, qat 0.003)."
+        "--gate-drop",
+        metavar="SHARE",
+        help="Accuracy that a linear probe may lose beyond chance (ptq 0.01, qat 0.003).",
     ),
 ]
 BoardName = Annotated[
