@@ -10,7 +10,7 @@ from edge_cl.errors import ConfigError, MismatchError
 from host_trainer.artefacts import make_folder, remove_folder
 from host_trainer.backbones.networks import backbone_of, build, parse_spec, with_head
 from host_trainer.backbones.weights import RANDOM, load_weights
-from host_trainer.checkpoints import NETWORK, WEIGHTS, add_network, load_network, load_training
+from host_trainer.checkpoints import NETWORK, WEIGHTS, add_network, load_network
 from host_trainer.datasets.augmentation import Augmentation
 from host_trainer.datasets.batches import steps_of
 from host_trainer.datasets.folders import Pictures, read_folder
@@ -18,7 +18,7 @@ from host_trainer.datasets.pixels import Pixels, open_pixels
 from host_trainer.network import Network
 from host_trainer.training.classification import Labelled, accuracy, cross_entropy
 from host_trainer.training.events import events
-from host_trainer.training.trainer import RUNNING, Job, Recipe, fit
+from host_trainer.training.trainer import RUNNING, Job, Recipe, fit, left_off
 
 PIXELS = "pixels"  # folder inside --out, when no other cache is named
 SHOWN_REFUSALS = 5
@@ -161,7 +161,7 @@ def run_job(
 ) -> Network:
     """Train behind a progress bar, from the start or from where a stopped training left off."""
     running = make_folder(out) / RUNNING
-    saved = load_training(running) if running.is_dir() else None
+    saved = left_off(job, running)
     with events(event_folder) as told, open_meter(job.recipe.steps, "images") as meter:
         if saved is not None:
             say(f"going on at step {saved.step} of {job.recipe.steps}")

@@ -148,12 +148,23 @@ def make_optimizer(recipe: Recipe) -> Any:
     return keras.optimizers.AdamW(**shared)
 
 
+def left_off(job: Job, folder: Path) -> Training | None:
+    """Return what a stopped training of this job left in a folder; None when there is nothing.
+
+    Raises:
+        MismatchError: the checkpoint is of another training.
+    """
+    saved = load_training(folder) if folder.is_dir() else None
+    if saved is not None:
+        check_facts(saved, _facts(job), folder)
+    return saved
+
+
 def _resume(job: Job, folder: Path, optimizer: Any) -> int:
     """Load what a stopped training left, and return its step; 0 when there is nothing."""
-    saved = load_training(folder) if folder.is_dir() else None
+    saved = left_off(job, folder)
     if saved is None:
         return 0
-    check_facts(saved, _facts(job), folder)
     set_weights(job.network.model, weights_of(load_network(folder).model), str(folder))
     restore_optimizer(optimizer, saved.optimizer)
     return saved.step

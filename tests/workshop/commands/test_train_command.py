@@ -91,6 +91,8 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(drawn: Path, tmp_path: Path) 
     assert process.returncode == 130, err
     assert said == ""
     assert not (out / "network.json").exists()
+    other = call(*words, "--epochs", 149, "--json")
+    assert other.status == 2 and "other options (recipe)" in other.err and "going on" not in other.err
     again = call(*words, "--json")
     assert again.status == 0, again
     assert "going on at step" in again.err
