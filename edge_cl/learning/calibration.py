@@ -63,8 +63,10 @@ def fit(scores: Floats, classes: NDArray) -> Calibration:
         classes: (n,) labels as taught.
     """
     best = Calibration(FIRST_TEMPERATURE, 0.0, np.inf)
+    finite = np.maximum(scores, LOWEST_SCORE)
+    shifted = (finite - finite.max(axis=-1, keepdims=True)).astype(np.float32)  # half the time of double
     for temperature in TEMPERATURES:
-        own = _own_probabilities(scores, classes, temperature)
+        own = _own_probabilities(shifted, classes, temperature)
         means = _mixture_losses(own[:, None], NOISE_RATES, scores.shape[-1]).mean(axis=0)
         if means.min() < best.loss:
             noise = float(NOISE_RATES[int(means.argmin())])
@@ -72,9 +74,11 @@ def fit(scores: Floats, classes: NDArray) -> Calibration:
     return best
 
 
-def _own_probabilities(scores: Floats, classes: NDArray, temperature: float) -> Floats:
-    finite = np.maximum(scores, LOWEST_SCORE)
-    return np.exp(log_softmax(finite / temperature))[np.arange(len(classes)), :, classes].mean(axis=1)
+def _own_probabilities(shifted: NDArray[np.float32], classes: NDArray, temperature: float) -> Floats:
+    """Return (n,) mean probabilities of classes (n,), of scores (n, V, C) whose largest is 0."""
+    chances = np.exp(shifted / np.float32(temperature))
+    own = chances[np.arange(len(classes)), :, classes] / chances.sum(axis=-1)
+    return own.mean(axis=1, dtype=np.float64)
 
 
 def _mixture_losses(own: Floats, noise: Floats | float, count_classes: int) -> Floats:

@@ -78,10 +78,14 @@ def test_the_fit_is_the_likeliest_of_its_candidates(seed, views):
     rng = np.random.default_rng(seed)
     scores, labels = 8 * rng.normal(size=(12, views, CLASSES)), rng.integers(CLASSES, size=12)
     found = calibration.fit(scores, labels)
-    assert written_out_loss(scores, labels, found.temperature, found.noise) == pytest.approx(found.loss)
+    assert written_out_loss(scores, labels, found.temperature, found.noise) == pytest.approx(
+        found.loss, rel=1e-5
+    )
     for temperature in calibration.TEMPERATURES[::5]:
         for noise in calibration.NOISE_RATES[::2]:
-            assert written_out_loss(scores, labels, temperature, noise) >= found.loss - 1e-9
+            assert written_out_loss(scores, labels, temperature, noise) >= found.loss * (
+                1 - 1e-5
+            )  # single precision
 
 
 def test_a_class_that_had_a_single_sample_costs_much_but_finitely():
