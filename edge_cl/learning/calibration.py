@@ -10,6 +10,7 @@ Floats = NDArray[np.float64]
 TEMPERATURES = np.geomspace(0.5, 64.0, 29)  # candidates, 19 % apart; LDA scores of real sets want 1 to 17
 # Candidates for the share of wrong labels.
 NOISE_RATES = np.array([0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4])
+ROUGHLY = 1e-4  # a loss in single precision is off by less, absolutely and of itself
 LOWEST_PROBABILITY = 1e-12  # keeps logarithms finite
 FIRST_TEMPERATURE = 8.0  # until held-out answers exist
 LOWEST_SCORE = -1e4  # stands for -inf, so that differences stay finite
@@ -63,10 +64,8 @@ def fit(scores: Floats, classes: NDArray) -> Calibration:
         classes: (n,) labels as taught.
     """
     best = Calibration(FIRST_TEMPERATURE, 0.0, np.inf)
-    finite = np.maximum(scores, LOWEST_SCORE)
-    shifted = (finite - finite.max(axis=-1, keepdims=True)).astype(np.float32)  # half the time of double
-    for temperature in TEMPERATURES:
-        own = _own_probabilities(shifted, classes, temperature)
+    for temperature in _promising(scores, classes):
+        own = _own_probabilities(scores, classes, temperature)
         means = _mixture_losses(own[:, None], NOISE_RATES, scores.shape[-1]).mean(axis=0)
         if means.min() < best.loss:
             noise = float(NOISE_RATES[int(means.argmin())])
@@ -74,11 +73,28 @@ def fit(scores: Floats, classes: NDArray) -> Calibration:
     return best
 
 
-def _own_probabilities(shifted: NDArray[np.float32], classes: NDArray, temperature: float) -> Floats:
-    """Return (n,) mean probabilities of classes (n,), of scores (n, V, C) whose largest is 0."""
-    chances = np.exp(shifted / np.float32(temperature))
+def _promising(scores: Floats, classes: NDArray) -> Floats:
+    """Return the temperatures whose loss may be the least, as far as single precision tells.
+
+    It takes a third of the time. It may not decide: where all is right, losses of many temperatures differ in
+    the ninth digit, and what rounding prefers there drifts from fit to fit.
+    """
+    finite = np.maximum(scores, LOWEST_SCORE)
+    shifted = (finite - finite.max(axis=-1, keepdims=True)).astype(np.float32)
+    losses = np.array([_single_loss(shifted / np.float32(t), classes) for t in TEMPERATURES])
+    return TEMPERATURES[losses <= losses.min() * (1 + ROUGHLY) + ROUGHLY]
+
+
+def _single_loss(logits: NDArray[np.float32], classes: NDArray) -> float:
+    """Return the least loss over NOISE_RATES of logits (n, V, C) whose largest is 0."""
+    chances = np.exp(logits)
     own = chances[np.arange(len(classes)), :, classes] / chances.sum(axis=-1)
-    return own.mean(axis=1, dtype=np.float64)
+    return float(_mixture_losses(own.mean(axis=1)[:, None], NOISE_RATES, logits.shape[-1]).mean(axis=0).min())
+
+
+def _own_probabilities(scores: Floats, classes: NDArray, temperature: float) -> Floats:
+    finite = np.maximum(scores, LOWEST_SCORE)
+    return np.exp(log_softmax(finite / temperature))[np.arange(len(classes)), :, classes].mean(axis=1)
 
 
 def _mixture_losses(own: Floats, noise: Floats | float, count_classes: int) -> Floats:
