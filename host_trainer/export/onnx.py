@@ -119,13 +119,15 @@ def export_tensorrt(
         board: a name that `boards.choose_board` knows.
 
     Raises:
-        ConfigError: an unknown board or layer; too few pictures, or pictures of another size.
+        ConfigError: an unknown board or layer; too few pictures, or pictures of another size or type.
         ModelError: a layer without a translation, values that do not fit fp16, or a rule of TensorRT broken.
         StoreError: the folder cannot be written.
     """
     precision = choose_board(board).precision
     if precision in PRECISIONS:
         return export_onnx(model, out_dir, precision, representative)
+    if representative.dtype != np.uint8:
+        raise ConfigError(f"pictures are {representative.dtype}: give bytes, uint8, for the int8 of {board}")
     _check_names(model, ranges or {})
     pictures = _pictures(model, representative)
     calibration = _pictures(model, representative, len(representative))

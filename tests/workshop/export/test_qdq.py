@@ -145,6 +145,11 @@ def test_too_few_pictures_are_refused(small: Any, pictures: np.ndarray, tmp_path
         export_tensorrt(small, pictures[: MIN_REPRESENTATIVE - 1], tmp_path)
 
 
+def test_pictures_that_are_not_bytes_are_refused(small: Any, pictures: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="pictures are float32: give bytes"):
+        export_tensorrt(small, pictures.astype(np.float32), tmp_path)
+
+
 def test_the_board_decides_the_precision(small: Any, pictures: np.ndarray, tmp_path: Path) -> None:
     for board, precision in (("nano", "fp16"), ("Jetson TX2", "fp16"), ("xavier", "int8"), ("orin", "int8")):
         made = export_tensorrt(small, pictures, tmp_path, board=board)

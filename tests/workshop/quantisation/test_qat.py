@@ -108,12 +108,18 @@ def test_every_trained_number_has_a_step_of_its_own(settled: Any, pixels: np.nda
         assert np.broadcast_shapes(found[variable.path].shape, variable.shape) == tuple(variable.shape)
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
 def test_one_step_of_training_moves_weights_by_the_rate_in_their_own_steps(
-    settled: Any, pixels: np.ndarray
+    symmetric: bool, settled: Any, pixels: np.ndarray
 ) -> None:
-    """Adam's first step is its rate, whatever the gradient: 0.01 steps of int8 here, in every layer."""
-    folded = fold(settled("separable:0.25/32"))
-    start, moved = (tuned(folded, pixels, RANGE, Tuning(steps=steps, batch=8)) for steps in (0, 1))
+    """Adam's first step is its rate, whatever the gradient: 0.01 steps of int8 here, in every layer.
+
+    A symmetric network's head gives floats: its bias has no tensor's steps to count in.
+    """
+    folded = fold(with_head(settled("separable:0.25/32"), classes=4))
+    start, moved = (
+        tuned(folded, pixels, RANGE, Tuning(steps=steps, batch=8, symmetric=symmetric)) for steps in (0, 1)
+    )
     for unit, before, after in zip(
         units(start), start.trainable_variables, moved.trainable_variables, strict=True
     ):
