@@ -151,7 +151,7 @@ def main() -> None:
         told = [row for width in args.width for row in rows(width, threads, args.runs)]
         ledger.show(f"Memory of sparse training, ResNet-18, {threads} thread{'s' * (threads > 1)}", told)
         if args.write:
-            command = f"python benchmarks/sparcl_memory.py --threads {threads}"
+            command = f"python benchmarks/sparcl_memory.py --threads {threads} --width {' '.join(args.width)}"
             ledger.write(f"sparcl-memory-{threads}", command, ledger.rows_table(told))
 
 
