@@ -78,8 +78,10 @@ def test_update_then_revert_is_the_identity(seed, views, before, added, refreshe
     for i in np.random.default_rng(seed).permutation(np.arange(before, before + added)):
         base.revert(rows[i], int(numbers[i]))
     assert same(base.statistics, statistics)
-    # A handful of samples is nearly singular: single precision drifts there by a part in a thousand.
-    assert close(base.scores(rows), scores, 50 * DRIFT)
+    # A ridge set by a handful of samples is too small for forty more: up to 0.009 was seen there. In use it
+    # is set anew long before (GROWTH); elsewhere less than 0.0001 was seen.
+    is_outgrown = refreshed and before < 12
+    assert close(base.scores(rows), scores, (500 if is_outgrown else 10) * DRIFT)
     base.settle()
     assert close(base.scores(rows), scores, DRIFT)
     base.settle()
