@@ -14,7 +14,7 @@ from host_trainer.backbones.networks import LOGITS
 
 Arrays = Mapping[str, NDArray[Any]]
 BY_CLASS = (f"{LOGITS}/kernel", f"{LOGITS}/bias")  # of a network: the last axis counts classes
-STATE_BY_CLASS = ("reservoir/logits", "seen")  # of a learner
+STATE_BY_CLASS = ("reservoir/logits", "taught")  # of a learner
 
 
 def widened_weights(weights: Arrays, classes: int) -> dict[str, NDArray[Any]]:

@@ -10,18 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_cl.errors import ConfigError
+from edge_cl.errors import ConfigError, MismatchError
 from host_trainer.checkpoints import below, set_weights, under, weights_of
 from host_trainer.datasets.augmentation import Augmentation
 from host_trainer.network import Network, to_input
 from host_trainer.sparcl.attendance import Attendance, dismissed, everybody, noted
 from host_trainer.sparcl.importance import Assessor, Importance, Snapshot
-from host_trainer.sparcl.losses import ABSENT, LOGITS, WHOLE, objective
+from host_trainer.sparcl.losses import ABSENT, LOGITS, SHARES, WHOLE, objective
 from host_trainer.sparcl.masks import Masking, open_masking
 from host_trainer.sparcl.methods import Scope
 from host_trainer.sparcl.plan import Plan
 from host_trainer.sparcl.reservoir import Memories, Reservoir, draw, empty, offer
 from host_trainer.sparcl.schedule import OFFICIAL, Sparsity, move_at, stage_of
+from host_trainer.sparcl.shares import shares_of
 from host_trainer.training.gradients import FOLLOW, open_forward, open_stepper
 from host_trainer.training.workers import Workers
 
@@ -91,7 +92,7 @@ class Learner:
         self.reservoir: Reservoir = empty(places, network.input_size, classes)
         self.attendance: Attendance = everybody(0)
         self.steps = 0  # over all tasks
-        self.seen = np.zeros(classes, bool)  # classes that a finished or running task taught
+        self.taught = np.zeros(classes, np.int64)  # pictures of each class in finished and running tasks
         self._left: Importance | None = None  # the gradient the last epoch left behind, in official mode
         self._changes = [
             Augmentation(plan.augment, network.input_size, plan.seed * 3 + who)
@@ -109,7 +110,7 @@ class Learner:
     def begin_task(self, lesson: Lesson) -> None:
         """Take up a task."""
         self.attendance = everybody(len(lesson.labels))
-        self.seen[lesson.classes] = True
+        self.taught += np.bincount(lesson.labels, minlength=len(self.taught))
 
     def begin_epoch(self, lesson: Lesson, task: int, epoch: int) -> int:
         """Remove data and move masks where a stage begins; return how many pictures were assessed for it."""
@@ -157,6 +158,9 @@ class Learner:
         chosen = stream["chosen"]
         batch = {name: values for name, values in stream.items() if name != "chosen"}
         batch |= self._memory(task)
+        if self.plan.method.adjustment:
+            shown, kept = lesson.labels[self.attendance.kept], self.reservoir.labels[: self.reservoir.filled]
+            batch[SHARES] = shares_of(shown, kept, self.taught, self.plan.method)
         batch[FOLLOW] = self._follow(lesson)
         self._look_back(batch, at, last)
         told = self.stepper.step(batch)
@@ -174,10 +178,15 @@ class Learner:
         taught = len(batch.get("memory_labels", ())) * len(self.followers)
         return Step(told["loss"], int(right.sum()), len(chosen), replayed, taught)
 
+    @property
+    def seen(self) -> NDArray[np.bool_]:
+        """Which classes (C,) a finished or running task taught."""
+        return self.taught > 0
+
     def answer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the logits (N, C) of what answers questions: the first average, else the network itself."""
         self.stepper.settle()
-        parts = [np.zeros((0, len(self.seen)), np.float32)]
+        parts = [np.zeros((0, len(self.taught)), np.float32)]
         for at in range(0, len(images), ASKED_AT_ONCE):
             part = to_input(images[at : at + ASKED_AT_ONCE], self.network.input_range)
             short = ASKED_AT_ONCE - len(part)
@@ -199,7 +208,7 @@ class Learner:
     def state(self) -> dict[str, NDArray[Any]]:
         """Return everything but the network's own weights, as arrays."""
         self.stepper.settle()
-        state: dict[str, NDArray[Any]] = {"seen": self.seen}
+        state: dict[str, NDArray[Any]] = {"taught": self.taught}
         state |= under("reservoir", {name: np.asarray(v) for name, v in self.reservoir._asdict().items()})
         state |= under("attendance", self.attendance._asdict())
         for number, follower in enumerate(self.followers):
@@ -216,13 +225,18 @@ class Learner:
         """Take up the weights and the state of a saved training; the optimizer's are already in place.
 
         Raises:
-            MismatchError: weights of another network.
+            MismatchError: weights of another network, or a training of an earlier version.
         """
+        if "taught" not in state:
+            raise MismatchError(
+                f"{SAVED} is of an earlier version, which did not count the pictures of each class: begin"
+                " anew in another --out"
+            )
         if self.masking is not None:
             self.masking.take(weights)
         else:
             set_weights(self.network.model, weights, SAVED)
-        self.steps, self.seen = steps, state["seen"].astype(bool)
+        self.steps, self.taught = steps, state["taught"].astype(np.int64)
         kept = below("reservoir", state)
         self.reservoir = Reservoir(kept["images"], kept["labels"], kept["logits"], int(kept["seen"]))
         told = below("attendance", state)
@@ -279,7 +293,7 @@ class Learner:
         def memory(step: int) -> dict[str, NDArray[Any]]:
             drawn = draw(self.reservoir, self.plan.replay, self._rng(ASSESSED, step))
             images = self._changed(FIRST_DRAW, drawn.images, self.steps + step)
-            return {"images": images, "labels": drawn.labels, "known": np.ones(len(self.seen), np.float32)}
+            return {"images": images, "labels": drawn.labels, "known": np.ones(len(self.taught), np.float32)}
 
         batches = min(rules.batches, self.length())
         remembered = self.reservoir.filled > 0
@@ -332,7 +346,7 @@ class Learner:
         return np.asarray(shares, np.float32)
 
     def _known(self, lesson: Lesson, labels: NDArray[np.int32], task: int) -> NDArray[np.float32]:
-        known = np.ones(len(self.seen), np.float32)
+        known = np.ones(len(self.taught), np.float32)
         scope = self.plan.method.scope
         if scope is Scope.TASK:
             # Among one class alone there is nothing to tell apart, so then all that were seen count.

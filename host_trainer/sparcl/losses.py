@@ -2,6 +2,7 @@
 
 A batch holds, by name:
     images (B, H, W, 3), labels (B,) int, known (C,) 1 for the classes the stream's cross-entropy knows of;
+    where shares are taken off, shares (C,) of all classes, known in their place to every cross-entropy;
     from the first replay on: memory_images (R, H, W, 3), memory_labels (R,), memory_logits (R, C), and for a
     second draw later_images (R, H, W, 3), later_labels (R,). A batch without `memory_images` is one without
     replay.
@@ -14,8 +15,10 @@ from host_trainer.sparcl.methods import Method
 from host_trainer.training.gradients import Call, Loss
 
 ABSENT = -1e9  # logit of a class that does not count; as in the authors' code
+LEAST = 1e-12  # share whose logarithm is taken; a class that does not count has one too
 LOGITS = "logits"
-WHOLE = ("known",)  # what of a batch is no row for each picture
+SHARES = "shares"
+WHOLE = ("known", SHARES)  # what of a batch is no row for each picture
 
 
 def objective(method: Method) -> Loss:
@@ -23,7 +26,7 @@ def objective(method: Method) -> Loss:
 
     def loss(call: Call, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         stream, *replayed = _answers(call, batch, method.merged)
-        value = single_head(stream, batch["labels"], batch["known"])
+        value = single_head(stream, batch["labels"], batch.get(SHARES, batch["known"]))
         if replayed:
             value = method.share * value + _rehearsed(method, call, replayed, batch)
         return value, {LOGITS: stream}
@@ -33,7 +36,11 @@ def objective(method: Method) -> Loss:
 
 def _rehearsed(method: Method, call: Call, replayed: list[Any], batch: Mapping[str, Any]) -> Any:
     labels = batch["later_labels" if len(replayed) > 1 else "memory_labels"]
-    value = method.labels * cross_entropy(replayed[-1], labels)
+    value = method.labels * (
+        single_head(replayed[-1], labels, batch[SHARES])
+        if SHARES in batch
+        else cross_entropy(replayed[-1], labels)
+    )
     if method.logits:
         value += method.logits * squared(replayed[0], batch["memory_logits"])
     if method.averages is not None:
@@ -51,10 +58,14 @@ def stream_loss(call: Call, batch: Mapping[str, Any]) -> tuple[Any, dict[str, An
 
 
 def single_head(logits: Any, labels: Any, known: Any) -> Any:
-    """Return the mean cross-entropy among known classes only: no gradient reaches the others' logits."""
+    """Return the mean cross-entropy among known classes only: no gradient reaches the others' logits.
+
+    A class counts `known` times in the softmax: given shares, this is logit adjustment (Menon et al. 2021,
+    eq. 10), and a logit need not say how often its class comes.
+    """
     from keras import ops
 
-    return cross_entropy(ops.where(known > 0, logits, ABSENT), labels)
+    return cross_entropy(ops.where(known > 0, logits + ops.log(ops.maximum(known, LEAST)), ABSENT), labels)
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:

@@ -49,6 +49,7 @@ class Method:
         rate: learning rate of plain SGD.
         first_task: replays in the first task too.
         averages: of the weights; None for none.
+        adjustment: how strongly each class' share in what is trained on is taken off its logit; 0 for not.
         sparse: SparCL's masks and removal apply.
         joint: all tasks at once: the upper bound.
     """
@@ -63,6 +64,7 @@ class Method:
     rate: float = 0.03
     first_task: bool = True
     averages: Averages | None = None
+    adjustment: float = 0.0
     sparse: bool = False
     joint: bool = False
 

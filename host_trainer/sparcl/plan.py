@@ -63,8 +63,11 @@ class Plan:
 
 # Edge mode: one draw serves both replay losses, in one forward with the stream; replayed labels weigh as much
 # as new ones; an average of the weights answers, and steadies what is replayed. DER++ loses by momentum.
+# Shares are taken off the logits of all classes seen: among those of the task alone nobody learns to tell a
+# new class from an old one but from the few of it that are remembered already.
 EDGE_AVERAGE = Averages(spans=(0.1,), chances=(1.0,), weight=0.15)
 EDGE_MOMENTUM = 0.9
+EDGE_ADJUSTMENT = 1.75
 
 
 def make_plan(
@@ -95,7 +98,8 @@ def make_plan(
         # The authors' code fills the buffer in the first task, and uses it from the second on.
         chosen = replace(chosen, first_task=False)
     if sparsity is not None and sparsity.mode == EDGE:
-        chosen = replace(chosen, draws=1, merged=True, share=1.0, labels=1.0, averages=EDGE_AVERAGE)
+        chosen = replace(chosen, draws=1, merged=True, share=1.0, labels=1.0)
+        chosen = replace(chosen, averages=EDGE_AVERAGE, adjustment=EDGE_ADJUSTMENT)
         options.setdefault("momentum", EDGE_MOMENTUM)
     chosen = _weighed(chosen, alpha, beta)
     return Plan(chosen, sparsity, **options)  # type: ignore[arg-type]

@@ -97,7 +97,7 @@ def test_a_class_alone_is_learned_on_top_with_what_the_first_training_says(
     assert (plan["rate"], plan["batch"], plan["buffer"], plan["seed"]) == (0.01, 8, 12, 0)
     assert set(after.state["reservoir/labels"]) == {0, 1, 2}
     assert after.state["reservoir/seen"] > before.state["reservoir/seen"]
-    assert after.state["seen"].tolist() == [1, 1, 1]
+    assert after.state["taught"].tolist() == [*before.state["taught"], 8]
     assert load_network(out).classes == ("disc", "square", "stripes")
     assert open_finished(out).taught == 2
     again = ok("train", "--from", out, "--new-data", two_and_one[0], "--out", tmp_path / "again")

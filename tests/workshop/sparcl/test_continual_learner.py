@@ -134,6 +134,14 @@ def test_a_stopped_training_goes_on_bit_for_bit(method: str, mode: str | None) -
     assert np.array_equal(again.answer(first.images), whole.answer(first.images))
 
 
+def test_a_training_of_before_classes_were_counted_is_refused() -> None:
+    learner = open_learner(network(), plan("er"))
+    weights = weights_of(learner.network.model)
+    with pytest.raises(MismatchError, match="earlier version"):
+        learner.restore(weights, {"seen": np.ones(4, bool)}, 1)
+    assert not learner.steps
+
+
 def test_a_frozen_block_stays_and_its_gradient_is_as_if_multiplied_by_zero() -> None:
     rules = sparse("edge", gradient=0.875)  # of two blocks one moves
     closed, masked = (open_learner(network(), plan("sparcl-derpp", rules, momentum=0.9)) for _ in range(2))
