@@ -30,10 +30,10 @@ import photographs
 from ledger import Row
 
 from edge_cl.device import shipped
-from edge_cl.device.agent import open_agent
 from edge_cl.device.folders import from_files
 from edge_cl.device.installation.installation import Installation
 from edge_cl.device.installation.states import PROBATION
+from edge_cl.device.opening import open_agent
 from edge_cl.learning import increment, named
 from edge_cl.learning.learner import EdgeLearner
 from edge_cl.learning.named import Named

@@ -86,7 +86,7 @@ WORLD = {
     "clock": (
         "edge_cl.cli",
         "edge_cl.commands",
-        "edge_cl.device.agent",
+        "edge_cl.device.timings",
         "edge_cl.device.installation",  # dates that are handed in, and how long a release takes for a picture
         "edge_cl.device.releases",  # dates, as tuf's documents have them; `now` is handed in
         "edge_cl.device.sync.syncing",  # hands the host's time to the releases, as a date

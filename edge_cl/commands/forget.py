@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Forget, and return how much went and how."""
     if not (args.files or args.sample or args.label is not None):
         raise ConfigError("say what to forget: files, --sample ID, or --label CLASS")
-    from edge_cl.device.agent import open_agent
+    from edge_cl.device.opening import open_agent
 
     with open_agent(args.state) as agent:
         samples = [*args.sample, *(agent.find(path).sample for path in args.files)]

@@ -132,7 +132,7 @@ def _made(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _refuse_taught(state: Path) -> None:
-    from edge_cl.device.agent import has_log
+    from edge_cl.device.opening import has_log
 
     if has_log(state):
         raise ConfigError(

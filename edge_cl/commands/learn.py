@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """Teach, and return what came of it."""
     start = time.perf_counter()
     offer = _offer(args)
-    from edge_cl.device.agent import open_agent
+    from edge_cl.device.opening import open_agent
 
     with (
         StopFlag() as stop,

@@ -33,7 +33,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Answer every readable picture; nothing is written."""
-    from edge_cl.device.agent import open_agent
+    from edge_cl.device.opening import open_agent
 
     answered: list[dict[str, Any]] = []
     unreadable: list[dict[str, str]] = []

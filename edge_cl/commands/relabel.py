@@ -22,7 +22,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Relabel, and return what was and what is."""
-    from edge_cl.device.agent import open_agent
+    from edge_cl.device.opening import open_agent
 
     with open_agent(args.state) as agent:
         is_id = args.target.isascii() and args.target.isdigit()

@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Read the state folder; works beside another process that learns, and on read-only storage."""
-    from edge_cl.device.agent import has_log, open_agent
+    from edge_cl.device.opening import has_log, open_agent
     from edge_cl.device.staged import bundle_name, settings_of
 
     settings_of(args.state)

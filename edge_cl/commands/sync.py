@@ -87,7 +87,7 @@ def _facts(found: "Synced") -> dict[str, Any]:
 
 
 def _dry_run(state: Path) -> dict[str, Any]:
-    from edge_cl.device.agent import has_log, open_agent
+    from edge_cl.device.opening import has_log, open_agent
     from edge_cl.device.staged import settings_of
     from edge_cl.device.sync.knowledge import knowledge
     from edge_cl.device.sync.outbox import read_outbox
@@ -182,14 +182,14 @@ def _sleep(seconds: float, should_stop: StopFlag) -> None:
 
 def _changed(state: Path) -> tuple[int, ...]:
     """Return what differs once the learner was taught more."""
-    from edge_cl.device.agent import DATABASE
+    from edge_cl.memory.store import DATABASE
 
     paths = [state / f"{DATABASE}{suffix}" for suffix in ("", "-wal")]
     return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
 
 
 def _look(state: Path, before: "Look") -> "Look":
-    from edge_cl.device.agent import has_log, open_agent
+    from edge_cl.device.opening import has_log, open_agent
     from edge_cl.device.sync.knowledge import progress
     from edge_cl.device.sync.triggers import Look
 

@@ -2,15 +2,13 @@
 
     picture -> embed -> store.append (the acknowledgement) -> learner.learn_one -> consolidate -> checkpoint
 
-What the learner knows is a fold of the log, `replay`; a checkpoint only shortens it. This module reads the
-clock (for `Timings`) and nothing else of the world but through the store, the installer and the frame reader.
+What the learner knows is a fold of the log, `replay`; a checkpoint only shortens it. This module touches the
+world through the store, the installer, the frame reader and `Timings`. `opening` makes an agent.
 """
 
 import contextlib
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,24 +19,22 @@ from PIL import Image
 
 from edge_cl.config import Settings
 from edge_cl.device import install
-from edge_cl.device.allocator import return_large_blocks
 from edge_cl.device.folders import Picture
 from edge_cl.device.installation.lent import exemplar_features
-from edge_cl.device.staged import learner_config, open_staged, read_manifest, settings_of
+from edge_cl.device.replay import replay, spelling
+from edge_cl.device.staged import learner_config, open_staged
 from edge_cl.device.teaching import Run, Seen, Taught, hash_of
+from edge_cl.device.timings import Timings
 from edge_cl.errors import (
     ConfigError,
     EngineError,
     InputError,
     LabelError,
     MismatchError,
-    StoreBusyError,
-    StoreDamagedError,
-    StoreError,
 )
 from edge_cl.learning.learner import EdgeLearner, LearnerConfig, never
 from edge_cl.learning.report import Report
-from edge_cl.memory.store import DATABASE, Event, EventKind, SampleInfo, Sizes, Store, open_store
+from edge_cl.memory.store import Event, EventKind, SampleInfo, Sizes, Store
 from edge_cl.sample import FeatureSpace, Prediction, clean_label, label_key
 from edge_cl.vision.backbone import Backbone, Manifest
 from edge_cl.vision.frames import decode_image, read_bytes
@@ -53,35 +49,6 @@ CHECKPOINT_STEPS = 16_384  # SGD steps between two checkpoints: replaying more t
 CLOSING_UPDATES = (
     4  # consolidations not in a checkpoint at the end; replaying one takes seconds on a small board
 )
-OPENING_ATTEMPTS = 5  # a reader starts anew when a writer moves the pointer meanwhile; that is rare
-
-
-@dataclass
-class Timings:
-    """Where the time of teaching went, in milliseconds; `decode_ms` includes reading and hashing the file."""
-
-    decode_ms: float = 0.0
-    prepare_ms: float = 0.0
-    embed_ms: float = 0.0
-    store_ms: float = 0.0
-    learn_ms: float = 0.0
-    consolidate_ms: float = 0.0
-    checkpoint_ms: float = 0.0
-
-    @contextlib.contextmanager
-    def count(self, name: str) -> Iterator[None]:
-        """Add the time of a block to one of the fields."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, name, getattr(self, name) + 1000 * (time.perf_counter() - start))
-
-    def to_dict(self, total_ms: float) -> dict[str, float]:
-        """Return all fields, and what of `total_ms` none of them explains as `other_ms`."""
-        found = {part.name: float(getattr(self, part.name)) for part in fields(self)}
-        found["other_ms"] = total_ms - sum(found.values())
-        return {name: round(value, 1) for name, value in found.items()} | {"total_ms": round(total_ms, 1)}
 
 
 class Shown(NamedTuple):
@@ -93,173 +60,8 @@ class Shown(NamedTuple):
     is_live: bool
 
 
-class Replayed(NamedTuple):
-    """What a fold over events met, besides what it made of the learner."""
-
-    samples: int
-    steps: int
-    updates: int
-    unconsolidated: int
-    relabelled: frozenset[int]
-
-
-def replay(learner: EdgeLearner, events: Iterable[Event]) -> Replayed:
-    """Fold events into a learner, exactly as they happened first.
-
-    An event about a sample or class that is not there (lost, or erased) does nothing.
-    """
-    samples = steps = updates = unconsolidated = 0
-    relabelled: set[int] = set()
-    for event in events:
-        if event.kind is EventKind.TEACH:
-            assert event.features is not None
-            learner.learn_one(event.features, event.label, event.sample)
-            samples, unconsolidated = samples + 1, unconsolidated + 1
-        elif event.kind is EventKind.CONSOLIDATE:
-            learner.consolidate(event.amount)
-            steps, updates, unconsolidated = steps + event.amount, updates + 1, 0
-        elif event.kind is EventKind.RELABEL:
-            learner.relabel(event.sample, event.label)
-            relabelled |= {event.sample} if not event.source else set()
-        elif event.kind is EventKind.FORGET_SAMPLE:
-            learner.forget_sample(event.sample)
-        elif event.kind is EventKind.FORGET_CLASS and _spelling(learner, event.label) in learner.labels:
-            learner.forget_label(event.label)
-        elif event.kind is EventKind.RENAME and _spelling(learner, event.label) in learner.labels:
-            learner.rename_label(event.label, event.source)
-        elif event.kind is EventKind.REFRESH:
-            learner.settle()
-    return Replayed(samples, steps, updates, unconsolidated, frozenset(relabelled))
-
-
-def open_agent(
-    folder: Path,
-    *,
-    with_backbone: bool = False,
-    read_only: bool = False,
-    threads: int | None = None,
-    isolate: bool | None = None,
-    delegate: str | None = None,
-) -> "Agent":
-    """Open the learner of a state folder; `None` takes what its config.toml says.
-
-    Read-only works beside another process that writes, and on read-only storage.
-
-    Raises:
-        ConfigError: no learner here, nothing taught yet, or settings that make no sense.
-        MismatchError: taught with another backbone, or by a newer version.
-        StoreBusyError: another process writes here.
-        EdgeError: and its other kinds, for storage, engine and backbone.
-    """
-    return_large_blocks()
-    settings = settings_of(folder).with_engine(threads=threads, isolate=isolate, delegate=delegate)
-    _settle(folder, settings)
-    for attempt in range(OPENING_ATTEMPTS):
-        before = install.read_current(folder)
-        try:
-            agent = _open(folder, settings, before, with_backbone, read_only)
-        except (StoreError, MismatchError):
-            if install.read_current(folder) == before or attempt == OPENING_ATTEMPTS - 1:
-                raise
-            continue
-        # What was read while a writer moved the pointer may not fit together; the lock keeps it still.
-        if not read_only or install.read_current(folder) == before:
-            return agent
-        agent.close()
-    raise StoreBusyError(f"{folder} changes faster than it can be read: try again")
-
-
-def _open(
-    folder: Path, settings: Settings, current: install.Current, with_backbone: bool, read_only: bool
-) -> "Agent":
-    with contextlib.ExitStack() as stack:
-        backbone, watch = None, _watch_of(folder, current)
-        if with_backbone:
-            with watch.guarded() if watch else contextlib.nullcontext():
-                backbone = stack.enter_context(open_staged(folder, settings, current.bundle))
-        if (backbone is None or read_only) and not has_log(folder):
-            raise ConfigError(f"nothing was taught in {folder} yet: run `edge-cl learn`")
-        agent = stack.enter_context(
-            contextlib.closing(_assembled(folder, settings, current, backbone, read_only))
-        )
-        if not read_only:
-            agent._put_in_order()
-        stack.pop_all()
-    return agent
-
-
-def _settle(folder: Path, settings: Settings) -> None:
-    """Undo a release on probation that has failed, before it is opened."""
-    if install.read_current(folder).fallback is None:
-        return  # nothing of releases is even imported
-    from edge_cl.device.installation.probation import settle
-
-    settle(folder, settings.installation)
-
-
-def _watch_of(folder: Path, current: install.Current) -> "Watch | None":
-    """Return the watchdog of the release in use; None where none is on probation."""
-    if current.fallback is None or current.bundle is None:
-        return None
-    from edge_cl.device.installation.probation import Watch
-
-    return Watch(folder, current.bundle)
-
-
-def open_life(folder: Path, settings: Settings, life: install.Life) -> "Agent":
-    """Open for reading what a life that is not in use would know by now, by its checkpoint and the log.
-
-    Works beside the agent that writes, in the same process too.
-
-    Raises:
-        EdgeError: as `open_agent`.
-    """
-    return _assembled(folder, settings, install.Current(*life), None, True)
-
-
-def _assembled(
-    folder: Path, settings: Settings, current: install.Current, backbone: Backbone | None, read_only: bool
-) -> "Agent":
-    manifest = read_manifest(folder, current.bundle)
-    loaded, problem = _checkpoint(folder, current.life)
-    space = backbone.space if backbone else loaded and str(loaded.header["space"])
-    with contextlib.ExitStack() as stack:
-        store = stack.enter_context(open_store(folder, space, read_only=read_only))
-        if not read_only and install.read_current(folder) != current:
-            raise StoreBusyError(f"another edge-cl was working in {folder}: try again")
-        agent = Agent(folder, settings, store, backbone, manifest, current, loaded)
-        agent.notes[:0] = [problem] if problem else []
-        stack.pop_all()
-    return agent
-
-
-def _checkpoint(folder: Path, life: install.Life) -> tuple[install.Loaded | None, str]:
-    """Return the checkpoint to begin with, and what a person should know about it."""
-    try:
-        loaded = install.load_life(folder, life)
-        return loaded, loaded.problem if loaded else ""
-    except StoreDamagedError:
-        if life.previous is not None:
-            raise
-        # Nothing is given up before there are two checkpoints: the log is whole from its beginning.
-        return None, "the only checkpoint is damaged; everything was learned again from the log"
-
-
-def has_log(folder: Path) -> bool:
-    """Tell whether there is a log to read: not before the first `learn`, nor when that died at once."""
-    if not (folder / DATABASE).exists():
-        return False
-    try:
-        open_store(folder, None, read_only=True).close()
-    except ConfigError:
-        return False
-    except StoreError:
-        return True  # damaged: a writer will salvage it
-    return True
-
-
 class Agent:
-    """A learner at work on one state folder; made by `open_agent`. One thread at a time.
+    """A learner at work on one state folder; made by `opening.open_agent`. One thread at a time.
 
     Attributes:
         folder: the state folder.
@@ -280,13 +82,15 @@ class Agent:
         manifest: Manifest,
         current: install.Current,
         loaded: install.Loaded | None,
+        watch: "Watch | None",
+        reopen: Callable[[install.Life], "Agent"],
     ) -> None:
         self.folder, self.settings, self.store = folder, settings, store
         self.timings = Timings()
         self.notes: list[str] = []
         self.taken: str | None = None
         self._backbone, self._manifest, self._life = backbone, manifest, current.life
-        self._fallback, self._watch = current.fallback, _watch_of(folder, current)
+        self._fallback, self._watch, self._reopen = current.fallback, watch, reopen
         self._twin: Backbone | None = None
         self._pending: list[Event] = []  # of no value to the person who teaches: written with the next commit
         self._newest: dict[str, Any] | None = None  # header of the checkpoint in use
@@ -486,7 +290,7 @@ class Agent:
         """Return every remembered sample in the order of teaching."""
         live = self.learner.live_samples()
         return [
-            Shown(known.sample, _spelling(self.learner, known.label), known.source, known.sample in live)
+            Shown(known.sample, spelling(self.learner, known.label), known.source, known.sample in live)
             for known in self._samples.values()
         ]
 
@@ -500,7 +304,7 @@ class Agent:
         if info is None:
             raise InputError(f"there is no sample {sample}: `edge-cl status` lists those that matter")
         is_live = sample in self.learner.live_samples()
-        return Shown(sample, _spelling(self.learner, info.label), info.source, is_live)
+        return Shown(sample, spelling(self.learner, info.label), info.source, is_live)
 
     def find(self, path: Path) -> Shown:
         """Return the sample that was taught from this very picture.
@@ -528,7 +332,7 @@ class Agent:
         Raises:
             LabelError: no class can have that name.
         """
-        return _spelling(self.learner, clean_label(label))
+        return spelling(self.learner, clean_label(label))
 
     def sizes(self) -> Sizes:
         """Measure the store."""
@@ -584,7 +388,7 @@ class Agent:
         if self.store.dropped:
             self.notes.append(f"{self.store.dropped} samples taught since the last checkpoint are damaged")
 
-    def _put_in_order(self) -> None:
+    def put_in_order(self) -> None:
         """Finish what an interrupted run left half done."""
         salvage = self.store.salvage
         if salvage is not None:
@@ -726,7 +530,7 @@ class Agent:
         """Let what may be returned to forget what was forgotten here: move its checkpoints to now."""
         if self._fallback is None:
             return
-        with contextlib.closing(open_life(self.folder, self.settings, self._fallback)) as other:
+        with contextlib.closing(self._reopen(self._fallback)) as other:
             tensors, header = other.learner.flatten(), other._header()
         names = [install.save_checkpoint(self.folder, tensors, header) for _ in range(2)]
         self._fallback = install.renew_fallback(self.folder, (names[1], names[0])).fallback
@@ -783,8 +587,3 @@ class Agent:
 def _plain(config: LearnerConfig) -> dict[str, Any]:
     """Return a configuration as it reads back from JSON."""
     return dict(json.loads(json.dumps(config.to_dict())))
-
-
-def _spelling(learner: EdgeLearner, label: str) -> str:
-    key = label_key(label)
-    return next((name for name in learner.labels if label_key(name) == key), label)

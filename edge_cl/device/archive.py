@@ -21,8 +21,8 @@ from typing import IO, NamedTuple
 
 from edge_cl.config import SETTINGS, read_settings
 from edge_cl.device import install
-from edge_cl.device.agent import has_log
 from edge_cl.device.installation.records import FOLDER as INSTALLATION
+from edge_cl.device.opening import has_log
 from edge_cl.errors import InputError, MismatchError, StoreBusyError, StoreError
 from edge_cl.memory.disk import file_digest, guarded, sync_file, sync_folder
 from edge_cl.memory.store import DATABASE, open_store

@@ -140,7 +140,7 @@ def test_a_collapsed_backbone_is_taken_with_a_warning(tmp_path, models_dir, phot
 def test_a_busy_folder_can_be_read_but_not_written(taught, photos):
     """Held by a process of its own, as a service would."""
     hold = (
-        "import sys; from pathlib import Path; from edge_cl.device.agent import open_agent\n"
+        "import sys; from pathlib import Path; from edge_cl.device.opening import open_agent\n"
         "with open_agent(Path(sys.argv[1])): print('open', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

@@ -7,9 +7,11 @@ import pytest
 from simulators.workshop import ok
 
 from edge_cl.device import agent as agents
-from edge_cl.device.agent import Agent, open_agent, replay
+from edge_cl.device.agent import Agent
 from edge_cl.device.folders import Picture, from_folder
 from edge_cl.device.install import read_current
+from edge_cl.device.opening import open_agent
+from edge_cl.device.replay import replay
 from edge_cl.errors import InputError, LabelError, StoreBusyError, StoreError
 from edge_cl.learning.learner import EdgeLearner
 from edge_cl.memory.store import EventKind, open_store

@@ -8,8 +8,8 @@ from simulators import pupil
 from simulators.killer import KILL, PYTHON, Outcome, run_failing_at, why_not
 from simulators.workshop import call, ok
 
-from edge_cl.device.agent import open_agent
 from edge_cl.device.install import check_bundle, load_checkpoint, read_current
+from edge_cl.device.opening import open_agent
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "traced")
 PUPIL = str(Path(pupil.__file__))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from simulators.workshop import ok, refused
 
-from edge_cl.device.agent import open_agent
 from edge_cl.device.archive import write_backup
+from edge_cl.device.opening import open_agent
 
 Member = tuple[tarfile.TarInfo, bytes]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_cl.device.agent import open_agent
+from edge_cl.device.opening import open_agent
 from edge_cl.device.staged import read_manifest
 from edge_cl.device.teaching import Seen, Taught
 from edge_cl.errors import EdgeError

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from simulators.times import START, later
 
-from edge_cl.device.agent import open_agent
 from edge_cl.device.folders import from_files
 from edge_cl.device.installation import probation
 from edge_cl.device.installation.installation import Installation
 from edge_cl.device.installation.states import COMMIT, IDLE, PROBATION, ROLLBACK
+from edge_cl.device.opening import open_agent
 from edge_cl.errors import EdgeError
 from edge_cl.wire.release import Board
 

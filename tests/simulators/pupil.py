@@ -15,6 +15,7 @@ from edge_cl import cli
 from edge_cl.device import agent as agents
 from edge_cl.device import teaching
 from edge_cl.device.folders import from_folder
+from edge_cl.device.opening import open_agent
 
 COMMIT_ROWS, UPDATE_SAMPLES, CHECKPOINT_SAMPLES = 2, 4, 4
 FORGOTTEN = 2  # the sample that is taken out at the end
@@ -33,7 +34,7 @@ def main(backbone: Path, state: Path, photos: Path) -> int:
     if status:
         return status
     promise("ready")
-    with agents.open_agent(state, with_backbone=True) as agent:
+    with open_agent(state, with_backbone=True) as agent:
         agent.teach(
             from_folder(photos).pictures,
             steps=2,

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from simulators.times import START, later
 
-from edge_cl.device.agent import open_agent
 from edge_cl.device.installation.installation import Installation
+from edge_cl.device.opening import open_agent
 from edge_cl.learning import increment, named
 from edge_cl.learning.config import LearnerConfig
 from edge_cl.learning.learner import EdgeLearner

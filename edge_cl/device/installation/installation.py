@@ -13,7 +13,7 @@ from PIL import Image
 
 from edge_cl.config import Settings
 from edge_cl.device import install
-from edge_cl.device.agent import Agent, has_log, open_agent
+from edge_cl.device.agent import Agent
 from edge_cl.device.installation import (
     candidate,
     probation,
@@ -47,6 +47,7 @@ from edge_cl.device.installation.states import (
     advance,
     considered,
 )
+from edge_cl.device.opening import has_log, open_agent
 from edge_cl.device.staged import open_staged, settings_of
 from edge_cl.errors import (
     EdgeError,

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edge_cl.config import LEVELS, NEVER, SyncSettings
-from edge_cl.device.agent import Agent, has_log, open_agent
+from edge_cl.device.agent import Agent
 from edge_cl.device.installation.installation import Installation, InUse
 from edge_cl.device.installation.states import FAILURES, RESTING
+from edge_cl.device.opening import has_log, open_agent
 from edge_cl.device.releases.client import open_releases
 from edge_cl.device.staged import settings_of
 from edge_cl.device.sync import disclosure, history

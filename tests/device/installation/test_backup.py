@@ -5,10 +5,10 @@ from simulators.releases import BOARD, install, later, own_of
 from simulators.workshop import ok
 from test_installation import TOLD, assert_same, state_of
 
-from edge_cl.device.agent import open_agent
 from edge_cl.device.install import read_current
 from edge_cl.device.installation import probation
 from edge_cl.device.installation.installation import Installation
+from edge_cl.device.opening import open_agent
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from simulators.releases import BOARD, START, later
 from simulators.workshop import ok
 from test_new_backbone import SIGNS, better, keep_pictures, released
 
-from edge_cl.device.agent import open_agent
 from edge_cl.device.install import check_bundle, load_checkpoint, load_others, read_current
 from edge_cl.device.installation import probation
 from edge_cl.device.installation.installation import Installation
+from edge_cl.device.opening import open_agent
 
 __all__ = ["better"]
 

@@ -7,11 +7,11 @@ import pytest
 from simulators.releases import BOARD, START, install, later, of_folder, own_of
 from simulators.workshop import ok
 
-from edge_cl.device.agent import open_agent
 from edge_cl.device.folders import from_files
 from edge_cl.device.install import BUNDLES, CHECKPOINTS, read_current
 from edge_cl.device.installation import probation
 from edge_cl.device.installation.installation import Installation
+from edge_cl.device.opening import open_agent
 from edge_cl.errors import ReleaseError, StoreBusyError
 from edge_cl.learning.statistics import SAMPLE_WEIGHT
 

@@ -12,10 +12,10 @@ from simulators.releases import Host, later, of_folder
 from simulators.workshop import PHOTOS_PER_CLASS, call, ok
 from test_new_backbone import better, keep_pictures
 
-from edge_cl.device.agent import open_agent
 from edge_cl.device.install import check_bundle, load_checkpoint, read_current
 from edge_cl.device.installation.installation import Installation
 from edge_cl.device.installation.states import PROBATION
+from edge_cl.device.opening import open_agent
 from edge_cl.device.staged import model_path
 from edge_cl.memory.store import open_store
 

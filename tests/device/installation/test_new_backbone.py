@@ -9,9 +9,9 @@ from simulators.workshop import BETTER_BACKBONE, ok
 from test_installation import assert_same, names, right, state_of
 
 from edge_cl.config import read_settings, write_settings
-from edge_cl.device.agent import open_agent
 from edge_cl.device.install import BUNDLES, read_current
 from edge_cl.device.installation import probation
+from edge_cl.device.opening import open_agent
 from edge_cl.device.staged import model_path
 from edge_cl.learning.statistics import SAMPLE_WEIGHT
 from edge_cl.memory.store import open_store

@@ -18,7 +18,7 @@ from simulators.line import Fault
 from simulators.workshop import ok
 
 from edge_cl.config import SyncSettings
-from edge_cl.device.agent import open_agent
+from edge_cl.device.opening import open_agent
 from edge_cl.device.sync.history import moved
 from edge_cl.device.sync.outbox import Enrolment, open_outbox
 from edge_cl.device.sync.syncing import Meeting, Synced

@@ -12,7 +12,7 @@ from simulators.workshop import ok, refused
 from sqlalchemy import delete
 
 from edge_cl.config import InstallationSettings, Settings, SyncSettings, write_settings
-from edge_cl.device.agent import open_agent
+from edge_cl.device.opening import open_agent
 from edge_cl.device.staged import model_path, settings_of
 from edge_cl.device.sync.enrolment import enrol
 from edge_cl.device.sync.knowledge import knowledge

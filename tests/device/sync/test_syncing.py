@@ -360,7 +360,7 @@ def test_the_fleets_names_are_followed_and_both_ends_agree(enrolled: Path, host:
 def test_a_busy_learner_follows_later(enrolled: Path, host: Hosted) -> None:
     meet(enrolled)
     edit(host, ["mug"], "cup")
-    from edge_cl.device.agent import open_agent
+    from edge_cl.device.opening import open_agent
 
     with open_agent(enrolled):
         found = meet(enrolled)
