@@ -67,7 +67,8 @@ class Trial(NamedTuple):
 SPARSITIES = (0.75, 0.9, 0.95)
 FAITHFUL = [f"{mode}-{sparsity:g}" for mode in ("official", "paper") for sparsity in SPARSITIES]
 BASELINES = ("sgd", "joint", "er", "der", "derpp", "er-ace", "cls-er")
-ABLATION = {
+ABLATION = {  # without any of the three it is dense DER++ with the single-head loss
+    "nothing": ("masks", "removal", "gradients"),
     "masks": ("removal", "gradients"),
     "masks+removal": ("gradients",),
     "masks+gradients": ("removal",),
