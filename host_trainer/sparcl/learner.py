@@ -158,9 +158,9 @@ class Learner:
         chosen = stream["chosen"]
         batch = {name: values for name, values in stream.items() if name != "chosen"}
         batch |= self._memory(task)
-        if self.plan.method.adjustment:
-            shown, kept = lesson.labels[self.attendance.kept], self.reservoir.labels[: self.reservoir.filled]
-            batch[SHARES] = shares_of(shown, kept, self.taught, self.plan.method)
+        if self.plan.method.adjustment and self._lacks_classes(lesson):
+            kept = self.reservoir.labels[: self.reservoir.filled]
+            batch[SHARES] = shares_of(lesson.labels, kept, self.taught, self.plan.method)
         batch[FOLLOW] = self._follow(lesson)
         self._look_back(batch, at, last)
         told = self.stepper.step(batch)
@@ -344,6 +344,10 @@ class Learner:
             share = max(1 / (span * steps * chance), 1 / (self.steps + 1)) if drawn < chance else 0.0
             shares.append(min(1.0, share))
         return np.asarray(shares, np.float32)
+
+    def _lacks_classes(self, lesson: Lesson) -> bool:
+        """Tell whether a class was taught that this task does not show; else its own loss compares all."""
+        return bool(np.delete(self.seen, lesson.classes).any())
 
     def _known(self, lesson: Lesson, labels: NDArray[np.int32], task: int) -> NDArray[np.float32]:
         known = np.ones(len(self.taught), np.float32)

@@ -49,7 +49,8 @@ class Method:
         rate: learning rate of plain SGD.
         first_task: replays in the first task too.
         averages: of the weights; None for none.
-        adjustment: how strongly each class' share in what is trained on is taken off its logit; 0 for not.
+        adjustment: how much remembered pictures count among those shown, where each class' share of them is
+            taken off its logit; 0 where nothing is taken off.
         sparse: SparCL's masks and removal apply.
         joint: all tasks at once: the upper bound.
     """

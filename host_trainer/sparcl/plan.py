@@ -67,7 +67,7 @@ class Plan:
 # new class from an old one but from the few of it that are remembered already.
 EDGE_AVERAGE = Averages(spans=(0.1,), chances=(1.0,), weight=0.15)
 EDGE_MOMENTUM = 0.9
-EDGE_ADJUSTMENT = 1.75
+EDGE_ADJUSTMENT = 0.5
 
 
 def make_plan(

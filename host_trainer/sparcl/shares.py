@@ -18,16 +18,17 @@ def shares_of(
     """Return the shares (C,) in [0, 1], the largest 1; 0 for a class of which nothing can be shown.
 
     Args:
-        stream: labels of the task's pictures that are still shown.
+        stream: labels of the task's pictures. Those that left early count: they are known.
         memory: labels of those that are remembered.
         taught: (C,) pictures of each class in all tasks so far, this one too.
-        method: how much each of both weighs, and how strong the adjustment is. Above 1 is usual: the few that
-            are remembered are soon known by heart, and teach less each time.
+        method: how much each of both weighs, and for how much of that what is remembered counts: the few are
+            soon known by heart, and teach less each time.
     """
     classes = len(taught)
-    shown = method.share * _frequencies(stream, classes) + method.labels * _frequencies(memory, classes)
+    shown = method.share * _frequencies(stream, classes)
+    shown += method.adjustment * method.labels * _frequencies(memory, classes)
     due = taught / max(1, taught.sum())
-    beyond = np.divide(shown, due, out=np.zeros_like(due), where=due > 0) ** method.adjustment
+    beyond = np.divide(shown, due, out=np.zeros_like(due), where=due > 0)
     return np.asarray(beyond / beyond.max(), np.float32)
 
 

@@ -29,7 +29,9 @@ def test_a_first_task_has_nothing_to_take_off() -> None:
 def test_a_new_class_is_shown_more_than_its_due_and_its_share_says_how_much() -> None:
     # Two classes of ten each are remembered by four; one of ten is new, and half of every step.
     shares = shares_of(labels([0, 0, 10]), labels([2, 2, 0]), np.array([10, 10, 10]), METHOD)
-    assert shares == pytest.approx([(1 / 2) ** METHOD.adjustment] * 2 + [1])
+    # What is remembered counts for half, so each of the old ones has a quarter of the new one's.
+    assert METHOD.adjustment == 0.5
+    assert shares == pytest.approx([0.25, 0.25, 1])
 
 
 def test_a_rare_class_stays_rare() -> None:
@@ -39,17 +41,21 @@ def test_a_rare_class_stays_rare() -> None:
 
 
 @given(stream=COUNTS, memory=COUNTS, before=COUNTS)
-def test_shares_are_of_the_shown_alone_and_what_is_shown_more_has_no_less(
+def test_shares_are_of_what_can_be_shown_and_remembered_pictures_count_as_asked(
     stream: np.ndarray, memory: np.ndarray, before: np.ndarray
 ) -> None:
     stream = stream + 1  # a task has pictures
-    shares = shares_of(labels(stream), labels(memory), stream + before + memory, METHOD)
-    assert shares.max() == 1 and shares.min() >= 0 and np.isfinite(shares).all()
-    weaker = shares_of(
-        labels(stream), labels(memory), stream + before + memory, replace(METHOD, adjustment=1.0)
-    )
-    assert np.array_equal(np.argsort(shares, kind="stable"), np.argsort(weaker, kind="stable"))
-    assert shares == pytest.approx(weaker**METHOD.adjustment, rel=1e-5)
+    taught = stream + before + memory
+    shares = shares_of(labels(stream), labels(memory), taught, METHOD)
+    assert shares.max() == 1 and shares.min() > 0
+    alone = shares_of(labels(stream), labels(memory), taught, replace(METHOD, adjustment=1e-9))
+    wanted = (stream / taught) / (stream / taught).max()
+    assert alone == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_class_of_which_nothing_is_left_does_not_count() -> None:
+    shares = shares_of(labels([0, 0, 8]), labels([4, 0, 0]), np.array([8, 8, 8]), METHOD)
+    assert shares[1] == 0 and shares[0] > 0
 
 
 def test_the_loss_takes_the_logarithm_of_the_shares_off() -> None:
