@@ -175,10 +175,9 @@ def rows(records: dict[Trial, Record]) -> list[ledger.Row]:
     """Hold the main figures against their targets; what was not run has no row."""
     told = []
     for buffer in BUFFERS:
-        of_it = {trial: record for trial, record in records.items() if trial.buffer == buffer}
-        own = _rows(of_it)
+        own = {trial: record for trial, record in records.items() if trial.buffer == buffer}
         more = f"buffer {buffer}, " if buffer != BUFFERS[0] else ""
-        told += [row._replace(claim=f"{more}{row.claim}") for row in own]
+        told += [row._replace(claim=f"{more}{row.claim}") for row in _rows(own)]
     return told
 
 
@@ -188,7 +187,6 @@ def _rows(records: dict[Trial, Record]) -> list[ledger.Row]:
     for trial, record in records.items():
         by_name.setdefault(trial.name, []).append(record)
     told = []
-    dense = by_name.get("derpp")
     for name, runs in by_name.items():
         seeds = f", {len(runs)} seed{'s' * (len(runs) > 1)}"
         reached = cifar.mean_std(_reached(runs))
@@ -200,13 +198,22 @@ def _rows(records: dict[Trial, Record]) -> list[ledger.Row]:
             claim = f"{name}: operations of dense DER++ over its own, published convention"
             told.append(ledger.at_least(claim, ratio, FEWER[sparsity], 1))
     for name, runs in by_name.items():
-        if dense and name.startswith("edge"):
-            told += _against(name, runs, dense)
+        is_edge = name.startswith("edge")
+        mine, dense = _of_both(runs, by_name.get("derpp", []))
+        if dense and is_edge:
+            told += _against(name, mine, dense)
         if dense and name in FAITHFUL:
-            told.append(_above("dense DER++", name, runs, dense, -FAITHFUL_LOSS))
-        if "cls-er" in by_name and name.startswith("edge"):
-            told += _beside(name, runs, by_name["cls-er"])
+            told.append(_above("dense DER++", name, mine, dense, -FAITHFUL_LOSS))
+        mine, averaged = _of_both(runs, by_name.get("cls-er", []))
+        if averaged and is_edge:
+            told += _beside(name, mine, averaged)
     return told
+
+
+def _of_both(runs: Sequence[Record], other: Sequence[Record]) -> tuple[list[Record], list[Record]]:
+    """Return the runs of either whose seed both have: a seed moves a figure by two points."""
+    shared = {run.seed for run in runs} & {run.seed for run in other}
+    return [run for run in runs if run.seed in shared], [run for run in other if run.seed in shared]
 
 
 def _reached(runs: Sequence[Record]) -> list[float]:
@@ -216,10 +223,7 @@ def _reached(runs: Sequence[Record]) -> list[float]:
 def _above(
     rival: str, name: str, runs: Sequence[Record], other: Sequence[Record], target: float
 ) -> ledger.Row:
-    """Compare the seeds that both have: a seed moves either by two points."""
-    theirs = {run.seed: run for run in other}
-    pairs = [(run, theirs[run.seed]) for run in runs if run.seed in theirs]
-    gain = mean(_reached([mine for mine, _ in pairs])) - mean(_reached([their for _, their in pairs]))
+    gain = mean(_reached(runs)) - mean(_reached(other))
     return ledger.at_least(f"{name}: class-IL above {rival}", gain, target)
 
 

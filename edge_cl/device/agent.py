@@ -25,13 +25,7 @@ from edge_cl.device.replay import replay, spelling
 from edge_cl.device.staged import learner_config, open_staged
 from edge_cl.device.teaching import Run, Seen, Taught, hash_of
 from edge_cl.device.timings import Timings
-from edge_cl.errors import (
-    ConfigError,
-    EngineError,
-    InputError,
-    LabelError,
-    MismatchError,
-)
+from edge_cl.errors import ConfigError, EngineError, InputError, LabelError, MismatchError
 from edge_cl.learning.learner import EdgeLearner, LearnerConfig, never
 from edge_cl.learning.report import Report
 from edge_cl.memory.store import Event, EventKind, SampleInfo, Sizes, Store

@@ -68,7 +68,7 @@ def _open(
         if (backbone is None or read_only) and not has_log(folder):
             raise ConfigError(f"nothing was taught in {folder} yet: run `edge-cl learn`")
         agent = stack.enter_context(
-            contextlib.closing(_assembled(folder, settings, current, backbone, read_only))
+            contextlib.closing(_assembled(folder, settings, current, backbone, read_only, watch))
         )
         if not read_only:
             agent.put_in_order()
@@ -102,11 +102,16 @@ def open_life(folder: Path, settings: Settings, life: install.Life) -> Agent:
     Raises:
         EdgeError: as `open_agent`.
     """
-    return _assembled(folder, settings, install.Current(*life), None, True)
+    return _assembled(folder, settings, install.Current(*life), None, True, None)
 
 
 def _assembled(
-    folder: Path, settings: Settings, current: install.Current, backbone: Backbone | None, read_only: bool
+    folder: Path,
+    settings: Settings,
+    current: install.Current,
+    backbone: Backbone | None,
+    read_only: bool,
+    watch: "Watch | None",
 ) -> Agent:
     manifest = read_manifest(folder, current.bundle)
     loaded, problem = _checkpoint(folder, current.life)
@@ -115,7 +120,7 @@ def _assembled(
         store = stack.enter_context(open_store(folder, space, read_only=read_only))
         if not read_only and install.read_current(folder) != current:
             raise StoreBusyError(f"another edge-cl was working in {folder}: try again")
-        watch, reopen = _watch_of(folder, current), partial(open_life, folder, settings)
+        reopen = partial(open_life, folder, settings)
         agent = Agent(folder, settings, store, backbone, manifest, current, loaded, watch, reopen)
         agent.notes[:0] = [problem] if problem else []
         stack.pop_all()

@@ -27,8 +27,7 @@ def shares_of(
     classes = len(taught)
     shown = method.share * _frequencies(stream, classes)
     shown += method.adjustment * method.labels * _frequencies(memory, classes)
-    due = taught / max(1, taught.sum())
-    beyond = np.divide(shown, due, out=np.zeros_like(due), where=due > 0)
+    beyond = np.divide(shown, taught, out=np.zeros(classes), where=taught > 0)
     return np.asarray(beyond / beyond.max(), np.float32)
 
 
