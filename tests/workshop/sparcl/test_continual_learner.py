@@ -11,6 +11,7 @@ from host_trainer.checkpoints import weights_of
 from host_trainer.network import Network
 from host_trainer.sparcl.gates import switch
 from host_trainer.sparcl.learner import Learner, Lesson, open_learner
+from host_trainer.sparcl.losses import SHARES
 from host_trainer.sparcl.methods import METHODS
 from host_trainer.sparcl.plan import make_plan, plan_facts, plan_of
 from host_trainer.sparcl.schedule import MODES, Sparsity
@@ -140,6 +141,21 @@ def test_a_training_of_before_classes_were_counted_is_refused() -> None:
     with pytest.raises(MismatchError, match="earlier version"):
         learner.restore(weights, {"seen": np.ones(4, bool)}, 1)
     assert not learner.steps
+
+
+def test_shares_are_taken_off_while_a_task_lacks_a_class_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, batches = open_learner(network(), plan("sparcl-derpp", sparse("edge"))), []
+    step = learner.stepper.step
+    monkeypatch.setattr(learner.stepper, "step", lambda batch: batches.append(dict(batch)) or step(batch))
+    first, second = lesson(0), lesson(2)
+    both = Lesson(*(np.concatenate(pair) for pair in zip(first, second, strict=True)))
+    for task, given in enumerate((first, second, both)):
+        epoch(learner, given, task, 0, stop=1)
+    none, taken, none_again = batches
+    assert SHARES not in none and SHARES not in none_again
+    old, new = np.split(taken[SHARES], 2)
+    assert (new == 1).all() and (old > 0).all() and (old < 1).all()
+    assert learner.taught.tolist() == [24] * 4
 
 
 def test_a_frozen_block_stays_and_its_gradient_is_as_if_multiplied_by_zero() -> None:
