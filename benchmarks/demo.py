@@ -34,7 +34,7 @@ from edge_cl.device import shipped
 from edge_cl.evaluation.protocols import Plan
 from edge_cl.evaluation.trial import TrialConfig, run_trial
 from edge_cl.learning.peers import PEERS, PeerConfig
-from edge_cl.memory.store import open_store
+from edge_cl.memory.opening import open_store
 
 SET = "trashnet"
 PICTURES = {"train": 72, "test": 24}  # of a class: taught, and asked about

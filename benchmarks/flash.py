@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from edge_cl.memory.disk import process_written_bytes
+from edge_cl.memory.opening import open_store
 from edge_cl.memory.slots import DEAD_PER_LIVE
-from edge_cl.memory.store import COMMIT_ROWS, Event, EventKind, Store, open_store
+from edge_cl.memory.store import COMMIT_ROWS, Event, EventKind, Store
 from edge_cl.sample import FeatureSpace
 
 SIZE = 1024  # D, int8: 1 KB a feature

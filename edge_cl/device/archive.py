@@ -24,8 +24,9 @@ from edge_cl.device import install
 from edge_cl.device.installation.records import FOLDER as INSTALLATION
 from edge_cl.device.opening import has_log
 from edge_cl.errors import InputError, MismatchError, StoreBusyError, StoreError
+from edge_cl.memory.database import DATABASE
 from edge_cl.memory.disk import file_digest, guarded, sync_file, sync_folder
-from edge_cl.memory.store import DATABASE, open_store
+from edge_cl.memory.opening import open_store
 
 FORMAT = 1
 CONTENTS = "backup.json"

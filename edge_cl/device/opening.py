@@ -11,7 +11,8 @@ from edge_cl.device.agent import Agent
 from edge_cl.device.allocator import return_large_blocks
 from edge_cl.device.staged import open_staged, read_manifest, settings_of
 from edge_cl.errors import ConfigError, MismatchError, StoreBusyError, StoreDamagedError, StoreError
-from edge_cl.memory.store import DATABASE, open_store
+from edge_cl.memory.database import DATABASE
+from edge_cl.memory.opening import open_store
 from edge_cl.vision.backbone import Backbone
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from edge_cl.config import EngineSettings
 from edge_cl.device import install
 from edge_cl.device.staged import BUNDLE_FACTS, ENGINES, MODEL, MODEL_EDGETPU, MODEL_ONNX, bundle_facts
 from edge_cl.errors import EngineError, ImageError, MismatchError, ModelError
-from edge_cl.memory.store import DATABASE, open_store
+from edge_cl.memory.database import DATABASE
+from edge_cl.memory.opening import open_store
 from edge_cl.vision.backbone import (
     ONNX,
     Backbone,

@@ -19,26 +19,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edge_cl.errors import ConfigError, MismatchError, StoreBusyError, StoreDamagedError, StoreError
+from edge_cl.errors import StoreBusyError, StoreDamagedError, StoreError
 from edge_cl.memory import salvage as salvaging
 from edge_cl.memory import schema
 from edge_cl.memory.database import (
     DATABASE,
     PAGE_BYTES,
     QUICK_CHECK_BYTES,
-    READY,
     Spaces,
     beside,
-    borrow,
-    connect_reader,
     copy_database,
-    finish_swap,
-    lock_folder,
-    nothing_here,
-    open_checked,
-    probe,
-    read_spaces,
-    salvage_database,
     space_meta,
 )
 from edge_cl.memory.disk import guarded, process_written_bytes, size_bytes, sync_file, sync_folder
@@ -47,7 +37,7 @@ from edge_cl.memory.salvage import Salvage
 from edge_cl.memory.shelf import Shelf
 from edge_cl.sample import FeatureSpace, label_key
 
-__all__ = ["COMMIT_ROWS", "Event", "EventKind", "SampleInfo", "Salvage", "Sizes", "Store", "open_store"]
+__all__ = ["COMMIT_ROWS", "Event", "EventKind", "SampleInfo", "Salvage", "Sizes", "Store"]
 
 COMMIT_ROWS = 32  # events a transaction; measured: 6.6 bytes written per byte kept against 20 one by one
 MAX_REMEMBERED = 20_000  # dead samples whose hash is kept (2 MB), so that teaching a folder again is noticed
@@ -70,35 +60,8 @@ class Sizes(NamedTuple):
     written_bytes_total: int
 
 
-def open_store(folder: Path, space: Wanted, *, read_only: bool = False) -> "Store":
-    """Open the store of a state folder; made when it is not there and `space` is a space.
-
-    `space` says in which the features are to be read: of a store that keeps two while a learner moves to
-    another, by its id if need be; None takes the one the store was made with. A damaged database is set aside
-    and what is whole in it is kept: look at `Store.salvage` afterwards.
-
-    Raises:
-        ConfigError: there is no store here and `space` is None, or `read_only` is set.
-        MismatchError: made with another backbone, by a newer version, or not by edge-cl; nothing is changed.
-        StoreBusyError: another process writes here.
-        StoreDamagedError: `read_only`, and the database does not read back.
-        StoreError: the storage refuses.
-    """
-    if read_only:
-        return _open_reader(folder, space)
-    is_new = size_bytes(folder / DATABASE) == 0
-    if not isinstance(space, FeatureSpace) and is_new and not beside(folder / DATABASE, READY).exists():
-        raise ConfigError(nothing_here(folder))
-    lock = lock_folder(folder)
-    try:
-        return _open_writer(folder, space, lock)
-    except BaseException:
-        os.close(lock)
-        raise
-
-
 class Store:
-    """An open `learner.db`; made by `open_store`. One thread at a time.
+    """An open `learner.db`; made by `opening.open_store`. One thread at a time.
 
     Attributes:
         folder: the state folder.
@@ -654,55 +617,3 @@ def _name(text: str) -> str:
     """Return a name as it can be kept: valid Unicode, its end when it is too long."""
     data = text.encode("utf-8", "backslashreplace")  # a file name need not be valid Unicode
     return data[-MAX_NAME_BYTES:].decode("utf-8", "ignore")
-
-
-# -- opening ---------------------------------------------------------------------------------------------
-
-
-def _open_writer(folder: Path, space: Wanted, lock: int) -> Store:
-    path = folder / DATABASE
-    with guarded("opening the database"):
-        salvage = finish_swap(path)
-    try:
-        return _opened(path, space, lock, salvage)
-    except StoreDamagedError:
-        with guarded("salvaging the database"):
-            salvage = salvage_database(path, space if isinstance(space, FeatureSpace) else None)
-        return _opened(path, space, lock, salvage)
-
-
-def _opened(path: Path, space: Wanted, lock: int, salvage: Salvage | None) -> Store:
-    connection, spaces = open_checked(path, space)
-    with contextlib.ExitStack() as undo:
-        undo.callback(connection.close)
-        store = Store(path.parent, connection, spaces, space, lock, salvage)
-        undo.pop_all()
-    return store
-
-
-def _open_reader(folder: Path, space: Wanted) -> Store:
-    path = folder / DATABASE
-    if size_bytes(path) == 0 or beside(path, "-journal").exists():
-        raise ConfigError(nothing_here(folder))
-    with contextlib.ExitStack() as undo:
-        store = _reading(path, space, undo)
-        undo.pop_all()
-    return store
-
-
-def _reading(path: Path, space: Wanted, undo: contextlib.ExitStack) -> Store:
-    folder, borrowed = path.parent, None
-    if not os.access(folder, os.W_OK) and not beside(path, "-shm").exists():
-        # SQLite cannot read a log without an index file beside it: on read-only storage read a copy.
-        borrowed = borrow(path)
-        undo.callback(borrowed.cleanup)
-        path = Path(borrowed.name) / DATABASE
-    version = probe(path, space)
-    if version == 0:
-        raise ConfigError(nothing_here(folder))
-    if version < schema.READABLE:
-        raise MismatchError(f"{path} is of an older version: run any command that writes to bring it forward")
-    with guarded("opening the database"):
-        connection = connect_reader(path)
-        undo.callback(connection.close)
-        return Store(folder, connection, read_spaces(connection), space, None, None, borrowed)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from edge_cl.memory.store import COMMIT_ROWS, Event, EventKind, Store, open_store
+from edge_cl.memory.opening import open_store
+from edge_cl.memory.store import COMMIT_ROWS, Event, EventKind, Store
 from edge_cl.sample import FeatureSpace
 
 HASH_BYTES = 16  # of a picture's hash, as the log keeps it

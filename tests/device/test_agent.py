@@ -14,7 +14,8 @@ from edge_cl.device.opening import open_agent
 from edge_cl.device.replay import replay
 from edge_cl.errors import InputError, LabelError, StoreBusyError, StoreError
 from edge_cl.learning.learner import EdgeLearner
-from edge_cl.memory.store import EventKind, open_store
+from edge_cl.memory.opening import open_store
+from edge_cl.memory.store import EventKind
 
 
 def assert_same(one: EdgeLearner, other: EdgeLearner) -> None:

@@ -12,7 +12,8 @@ from simulators import teacher
 from simulators.killer import PYTHON, SYNCS, Outcome, process_environment, run_failing_at, why_not
 
 from edge_cl.device.install import bundle_folder, check_bundle, load_checkpoint, read_current, tidy
-from edge_cl.memory.store import EventKind, open_store
+from edge_cl.memory.opening import open_store
+from edge_cl.memory.store import EventKind
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "traced")
 TEACHER = str(Path(teacher.__file__))

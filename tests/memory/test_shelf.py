@@ -8,7 +8,7 @@ from test_store import SPACE, taught
 from test_store_salvage import damage, pages_of
 
 from edge_cl.errors import MismatchError
-from edge_cl.memory.store import open_store
+from edge_cl.memory.opening import open_store
 from edge_cl.sample import FeatureSpace
 
 OTHER = FeatureSpace("newer", 96, "uint8", 0.1, 3)

@@ -15,7 +15,8 @@ from simulators.killer import PYTHON, process_environment
 from edge_cl.errors import ConfigError, MismatchError, StoreBusyError, StoreError
 from edge_cl.memory import database as database_module
 from edge_cl.memory import store as store_module
-from edge_cl.memory.store import Event, EventKind, open_store
+from edge_cl.memory.opening import open_store
+from edge_cl.memory.store import Event, EventKind
 from edge_cl.sample import FeatureSpace
 
 SPACE = FeatureSpace("mobile", 64, "int8", 0.02, -128)
@@ -159,7 +160,7 @@ def test_one_process_writes_and_a_second_is_told_at_once(tmp_path):
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
     script = (
-        "import sys, time; from pathlib import Path; from edge_cl.memory.store import open_store;"
+        "import sys, time; from pathlib import Path; from edge_cl.memory.opening import open_store;"
         "from edge_cl.sample import FeatureSpace;"
         f"s = open_store(Path(sys.argv[1]), FeatureSpace(*{tuple(SPACE)!r})); print('open', flush=True);"
         "time.sleep(60)"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from edge_cl.memory.disk import process_written_bytes
-from edge_cl.memory.store import COMMIT_ROWS, Event, EventKind, open_store
+from edge_cl.memory.opening import open_store
+from edge_cl.memory.store import COMMIT_ROWS, Event, EventKind
 from edge_cl.sample import FeatureSpace
 
 SPACE = FeatureSpace("flash", 1024, "int8", 0.02, -128)

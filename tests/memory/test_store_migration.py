@@ -8,7 +8,8 @@ import pytest
 
 from edge_cl.errors import MismatchError, StoreDamagedError
 from edge_cl.memory import schema
-from edge_cl.memory.store import EventKind, open_store
+from edge_cl.memory.opening import open_store
+from edge_cl.memory.store import EventKind
 from edge_cl.sample import FeatureSpace
 
 SPACE = FeatureSpace("old", 4, "int8", 0.5, 0)

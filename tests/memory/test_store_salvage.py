@@ -9,7 +9,8 @@ from test_store import SPACE, taught
 
 from edge_cl.errors import StoreDamagedError
 from edge_cl.memory import salvage as salvage_module
-from edge_cl.memory.store import Event, EventKind, Salvage, open_store
+from edge_cl.memory.opening import open_store
+from edge_cl.memory.store import Event, EventKind, Salvage
 
 PAGE = 4096
 
@@ -185,7 +186,7 @@ def test_a_salvage_killed_at_any_call_is_finished_by_the_next_start(world, tmp_p
     with sqlite3.connect(folder / "learner.db"):  # a log beside it, as a crash leaves one
         state = tmp_path_factory.mktemp("killed") / "state"
     script = (
-        "import sys; from pathlib import Path; from edge_cl.memory.store import open_store;"
+        "import sys; from pathlib import Path; from edge_cl.memory.opening import open_store;"
         "open_store(Path(sys.argv[1]), None).close()"
     )
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from edge_cl.memory import slots as slots_module
-from edge_cl.memory.store import Event, EventKind, open_store
+from edge_cl.memory.opening import open_store
+from edge_cl.memory.store import Event, EventKind
 from edge_cl.sample import FeatureSpace
 
 SPACE = FeatureSpace("stateful", 700, "int8", 0.02, -128)

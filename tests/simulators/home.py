@@ -11,7 +11,7 @@ from edge_cl.device.staged import read_manifest
 from edge_cl.device.teaching import Seen, Taught
 from edge_cl.errors import EdgeError
 from edge_cl.learning.named import Named
-from edge_cl.memory.store import open_store
+from edge_cl.memory.opening import open_store
 from edge_cl.sample import FeatureSpace
 
 

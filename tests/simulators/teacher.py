@@ -14,7 +14,8 @@ import numpy as np
 
 from edge_cl.device.install import load_checkpoint, point_to, save_checkpoint, stage_bundle, tidy
 from edge_cl.errors import StoreError
-from edge_cl.memory.store import Event, EventKind, Store, open_store
+from edge_cl.memory.opening import open_store
+from edge_cl.memory.store import Event, EventKind, Store
 from edge_cl.sample import FeatureSpace
 
 SPACE = FeatureSpace("teacher", 48, "int8", 0.02, -128)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from edge_cl.device import install
 from edge_cl.device.install import Life
 from edge_cl.memory.database import DATABASE
-from edge_cl.memory.store import Store, open_store
+from edge_cl.memory.opening import open_store
+from edge_cl.memory.store import Store
 
 if TYPE_CHECKING:
     from edge_cl.device.agent import Agent

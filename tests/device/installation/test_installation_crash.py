@@ -17,7 +17,7 @@ from edge_cl.device.installation.installation import Installation
 from edge_cl.device.installation.states import PROBATION
 from edge_cl.device.opening import open_agent
 from edge_cl.device.staged import model_path
-from edge_cl.memory.store import open_store
+from edge_cl.memory.opening import open_store
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "traced")
 __all__ = ["better"]

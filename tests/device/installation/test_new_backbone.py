@@ -14,7 +14,7 @@ from edge_cl.device.installation import probation
 from edge_cl.device.opening import open_agent
 from edge_cl.device.staged import model_path
 from edge_cl.learning.statistics import SAMPLE_WEIGHT
-from edge_cl.memory.store import open_store
+from edge_cl.memory.opening import open_store
 
 SIGNS = ("3", "4", "5")
 
