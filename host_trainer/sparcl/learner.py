@@ -16,7 +16,7 @@ from host_trainer.datasets.augmentation import Augmentation
 from host_trainer.network import Network, to_input
 from host_trainer.sparcl.attendance import Attendance, dismissed, everybody, noted
 from host_trainer.sparcl.importance import Assessor, Importance, Snapshot
-from host_trainer.sparcl.losses import ABSENT, LOGITS, SHARES, WHOLE, objective
+from host_trainer.sparcl.losses import ABSENT, LOGITS, WHOLE, objective
 from host_trainer.sparcl.masks import Masking, open_masking
 from host_trainer.sparcl.methods import Scope
 from host_trainer.sparcl.plan import Plan
@@ -160,7 +160,8 @@ class Learner:
         batch |= self._memory(task)
         if self.plan.method.adjustment and self._lacks_classes(lesson):
             kept = self.reservoir.labels[: self.reservoir.filled]
-            batch[SHARES] = shares_of(lesson.labels, kept, self.taught, self.plan.method)
+            batch["known"] = shares_of(lesson.labels, kept, self.taught, self.plan.method)
+            batch["memory_known"] = batch["known"]
         batch[FOLLOW] = self._follow(lesson)
         self._look_back(batch, at, last)
         told = self.stepper.step(batch)
@@ -326,6 +327,7 @@ class Learner:
         batch = {
             "memory_images": images[0],
             "memory_labels": drawn[0].labels,
+            "memory_known": np.ones(len(self.taught), np.float32),
             "memory_logits": drawn[0].logits,
         }
         if len(drawn) > 1:

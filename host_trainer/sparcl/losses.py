@@ -1,11 +1,11 @@
 """Decides what a step of continual training minimises, in keras.ops: written once, for every method.
 
 A batch holds, by name:
-    images (B, H, W, 3), labels (B,) int, known (C,) 1 for the classes the stream's cross-entropy knows of;
-    where shares are taken off, shares (C,) of all classes, known in their place to every cross-entropy;
-    from the first replay on: memory_images (R, H, W, 3), memory_labels (R,), memory_logits (R, C), and for a
-    second draw later_images (R, H, W, 3), later_labels (R,). A batch without `memory_images` is one without
-    replay.
+    images (B, H, W, 3), labels (B,) int, known (C,) how often each class counts in the stream's softmax:
+    once, not at all, or by its share where shares are taken off;
+    from the first replay on: memory_images (R, H, W, 3), memory_labels (R,), memory_known (C,),
+    memory_logits (R, C), and for a second draw later_images (R, H, W, 3), later_labels (R,).
+    A batch without `memory_images` is one without replay.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,7 @@ from host_trainer.training.gradients import Call, Loss
 ABSENT = -1e9  # logit of a class that does not count; as in the authors' code
 LEAST = 1e-12  # share whose logarithm is taken; a class that does not count has one too
 LOGITS = "logits"
-SHARES = "shares"
-WHOLE = ("known", SHARES)  # what of a batch is no row for each picture
+WHOLE = ("known", "memory_known")  # what of a batch is no row for each picture
 
 
 def objective(method: Method) -> Loss:
@@ -26,7 +25,7 @@ def objective(method: Method) -> Loss:
 
     def loss(call: Call, batch: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         stream, *replayed = _answers(call, batch, method.merged)
-        value = single_head(stream, batch["labels"], batch.get(SHARES, batch["known"]))
+        value = single_head(stream, batch["labels"], batch["known"])
         if replayed:
             value = method.share * value + _rehearsed(method, call, replayed, batch)
         return value, {LOGITS: stream}
@@ -36,11 +35,7 @@ def objective(method: Method) -> Loss:
 
 def _rehearsed(method: Method, call: Call, replayed: list[Any], batch: Mapping[str, Any]) -> Any:
     labels = batch["later_labels" if len(replayed) > 1 else "memory_labels"]
-    value = method.labels * (
-        single_head(replayed[-1], labels, batch[SHARES])
-        if SHARES in batch
-        else cross_entropy(replayed[-1], labels)
-    )
+    value = method.labels * single_head(replayed[-1], labels, batch["memory_known"])
     if method.logits:
         value += method.logits * squared(replayed[0], batch["memory_logits"])
     if method.averages is not None:
@@ -65,15 +60,8 @@ def single_head(logits: Any, labels: Any, known: Any) -> Any:
     """
     from keras import ops
 
-    return cross_entropy(ops.where(known > 0, logits + ops.log(ops.maximum(known, LEAST)), ABSENT), labels)
-
-
-def cross_entropy(logits: Any, labels: Any) -> Any:
-    """Return the mean of -log softmax(logits)[label]."""
-    from keras import ops
-
-    chosen = ops.take_along_axis(ops.log_softmax(logits, axis=-1), labels[:, None], axis=-1)
-    return -ops.mean(chosen)
+    counted = ops.where(known > 0, logits + ops.log(ops.maximum(known, LEAST)), ABSENT)
+    return -ops.mean(ops.take_along_axis(ops.log_softmax(counted, axis=-1), labels[:, None], axis=-1))
 
 
 def squared(logits: Any, wanted: Any) -> Any:

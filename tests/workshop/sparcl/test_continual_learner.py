@@ -11,7 +11,6 @@ from host_trainer.checkpoints import weights_of
 from host_trainer.network import Network
 from host_trainer.sparcl.gates import switch
 from host_trainer.sparcl.learner import Learner, Lesson, open_learner
-from host_trainer.sparcl.losses import SHARES
 from host_trainer.sparcl.methods import METHODS
 from host_trainer.sparcl.plan import make_plan, plan_facts, plan_of
 from host_trainer.sparcl.schedule import MODES, Sparsity
@@ -152,9 +151,12 @@ def test_shares_are_taken_off_while_a_task_lacks_a_class_of_before(monkeypatch: 
     for task, given in enumerate((first, second, both)):
         epoch(learner, given, task, 0, stop=1)
     none, taken, none_again = batches
-    assert SHARES not in none and SHARES not in none_again
-    old, new = np.split(taken[SHARES], 2)
+    assert none["known"].tolist() == [1, 1, 0, 0]
+    old, new = np.split(taken["known"], 2)
     assert (new == 1).all() and (old > 0).all() and (old < 1).all()
+    assert np.array_equal(taken["memory_known"], taken["known"])
+    assert (none_again["known"] == 1).all() and (none_again["memory_known"] == 1).all()
+    assert taken.keys() == none_again.keys()  # or the step is traced once more, which holds memory
     assert learner.taught.tolist() == [24] * 4
 
 
