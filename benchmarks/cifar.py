@@ -80,6 +80,6 @@ def _decoded(jpeg: np.ndarray) -> np.ndarray:
 
 
 def mean_std(values: list[float], show: Callable[[float], str] = "{:.3f}".format) -> str:
-    """Return mean and standard deviation of a sample in words."""
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return f"{show(float(np.mean(values)))} ± {show(deviation)}"
+    """Return mean and standard deviation of a sample in words; one value alone has no deviation."""
+    middle = show(float(np.mean(values)))
+    return f"{middle} ± {show(float(np.std(values, ddof=1)))}" if len(values) > 1 else middle
