@@ -1,10 +1,10 @@
 """Looks at this machine: which parts are installed, and which GPUs TensorFlow sees."""
 
-import os
 from importlib import metadata
 from importlib.util import find_spec
 
 from edge_cl.errors import EngineError
+from host_trainer.chatter import quiet_tensorflow
 from host_trainer.doctor import PARTS, Finding, Part
 
 
@@ -21,7 +21,7 @@ def visible_gpus() -> list[str]:
     """
     if find_spec("tensorflow") is None:
         return []
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # its start-up chatter is not for the person
+    quiet_tensorflow()
     try:
         import tensorflow
     except ImportError as error:

@@ -4,11 +4,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import RLock
 
 from edge_cl.vision.files import one_line
 
-_redirecting = Lock()  # file descriptor 2 belongs to the whole process
+_redirecting = RLock()  # file descriptor 2 belongs to the whole process; a block may hold within another
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from host_trainer.commands.terminal import AsJson, meter, print_json, quiet_libraries
+from host_trainer.chatter import quiet_tensorflow
+from host_trainer.commands.terminal import AsJson, meter, print_json
 from host_trainer.commands.train_options import (
     Augment,
     BatchSize,
@@ -80,7 +81,7 @@ def codistill(
 
     A peer that dies is started again and goes on. Ctrl-C saves all of them; the same command goes on.
     """
-    quiet_libraries()
+    quiet_tensorflow()
     from host_trainer.distillation.codistillation.plan import Plan
     from host_trainer.distillation.codistillation.session import facts, planned_steps, run_codistillation
     from host_trainer.training.session import Options

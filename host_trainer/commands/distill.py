@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from edge_cl.errors import ConfigError
-from host_trainer.commands.terminal import AsJson, meter, print_json, quiet_libraries, say
+from host_trainer.chatter import quiet_tensorflow
+from host_trainer.commands.terminal import AsJson, meter, print_json, say
 from host_trainer.commands.train_options import (
     BatchSize,
     Cache,
@@ -85,7 +86,7 @@ def distill(
     The teacher is asked once about each view, and its answers are kept. Ctrl-C saves; the same command goes
     on. Soft targets are those of Hinton et al. 2014.
     """
-    quiet_libraries()
+    quiet_tensorflow()
     from host_trainer.distillation.session import Options, distil
     from host_trainer.distillation.teachers import Kind
 

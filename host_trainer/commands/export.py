@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from edge_cl.errors import ConfigError
-from host_trainer.commands.terminal import AsJson, print_json, quiet_libraries, say
+from host_trainer.chatter import quiet_tensorflow
+from host_trainer.commands.terminal import AsJson, print_json, say
 
 Model = Annotated[
     Path,
@@ -81,7 +82,7 @@ def export(
 
     Exit status 0: published; 1: under the parity gate, nothing is published; 2: bad input.
     """
-    quiet_libraries()
+    quiet_tensorflow()
     from host_trainer.export.parity import Gate
     from host_trainer.export.targets import Order, Quantise, Target, chosen, export
     from host_trainer.quantisation.tuning import Tuning

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edge_cl.errors import ConfigError
+from host_trainer.chatter import quiet_tensorflow
 from host_trainer.commands.fleet_options import (
     Database,
     Endpoint,
@@ -22,7 +23,7 @@ from host_trainer.commands.fleet_options import (
     model_of,
 )
 from host_trainer.commands.keys import KeyFolders, PassphraseFile, opened, today
-from host_trainer.commands.terminal import AsJson, meter, print_json, quiet_libraries, say, stopping
+from host_trainer.commands.terminal import AsJson, meter, print_json, say, stopping
 
 if TYPE_CHECKING:
     from host_trainer.retraining.contents import Contents
@@ -140,7 +141,7 @@ def retrain(
     Each stage leaves its result in FLEET/runs; killed, the same command goes on. Exit status 1: the gate
     rejected it.
     """
-    quiet_libraries()
+    quiet_tensorflow()
     _check(first, {"--backbone": backbone, "--network": network, "--data": data}, once and not worker, engine)
     where = {"--database": database, "--objects": objects, "--s3-endpoint": endpoint}
     if queue:

@@ -1,8 +1,6 @@
 """What every command of the workshop shares: its usual options, one JSON object, and a progress bar."""
 
 import json
-import logging
-import os
 import shlex
 import signal
 import sys
@@ -32,12 +30,6 @@ def command_line() -> str:
 def say(line: str) -> None:
     """Print a line for the person, on standard error."""
     print(line, file=sys.stderr, flush=True)
-
-
-def quiet_libraries() -> None:
-    """Keep the start-up chatter of TensorFlow off the terminal, before it is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns of every small training that is traced
 
 
 class Meter:

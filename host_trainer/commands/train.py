@@ -11,13 +11,13 @@ import typer
 
 from edge_cl.errors import ConfigError
 from edge_cl.resident import peak_resident_bytes
+from host_trainer.chatter import quiet_tensorflow
 from host_trainer.commands import train_options as take
 from host_trainer.commands.terminal import (
     AsJson,
     command_line,
     meter,
     print_json,
-    quiet_libraries,
     say,
     silent_meter,
     stopping,
@@ -82,7 +82,7 @@ def train(
     asked = {name: value for name, value in locals().items() if name != "as_json" and value not in (None, [])}
     given = {name: value for name, value in asked.items() if name not in MANY}
     many = {name: value for name, value in asked.items() if name in MANY}
-    quiet_libraries()
+    quiet_tensorflow()
     result = _result(given, many)
     if result is None:
         return  # another worker speaks

@@ -16,6 +16,7 @@ from typing import Any
 from edge_cl.errors import EdgeError
 from host_trainer.artefacts import make_folder
 from host_trainer.backbones.networks import with_head
+from host_trainer.chatter import quiet_tensorflow
 from host_trainer.checkpoints import NETWORK, save_network
 from host_trainer.datasets.augmentation import Augmentation
 from host_trainer.datasets.batches import steps_of
@@ -107,6 +108,7 @@ def run_peer(plan: Plan, number: int, watch: Watch, stop: Event | None = None) -
 
 def main(arguments: Sequence[str]) -> int:
     """Run a peer, telling the launcher; return the exit status."""
+    quiet_tensorflow()
     stop = Event()
     signal.signal(signal.SIGINT, lambda number, frame: stop.set())
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
