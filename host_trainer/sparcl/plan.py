@@ -1,12 +1,16 @@
 """Decides what a continual training is made of, and refuses what makes no sense before anything is read."""
 
 from dataclasses import asdict, dataclass, replace
+from math import ceil
 from typing import Any
 
 from edge_cl.errors import ConfigError
 from host_trainer.datasets.augmentation import MIXUP
 from host_trainer.sparcl.methods import Averages, Method, method_of
 from host_trainer.sparcl.schedule import EDGE, OFFICIAL, Sparsity
+
+LEAST_EPOCHS, MOST_EPOCHS = 5, 50  # over a task; published are 50
+LEAST_STEPS = 300  # of a task: in fewer, new classes are not yet told apart from old ones
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Plan:
 
     method: Method
     sparsity: Sparsity | None = None
-    epochs: int = 5
+    epochs: int = LEAST_EPOCHS
     batch: int = 32
     replay: int = 32
     buffer: int = 200
@@ -103,6 +107,11 @@ def make_plan(
         options.setdefault("momentum", EDGE_MOMENTUM)
     chosen = _weighed(chosen, alpha, beta)
     return Plan(chosen, sparsity, **options)  # type: ignore[arg-type]
+
+
+def usual_epochs(pictures: float, batch: int) -> int:
+    """Return the epochs where nobody says, of tasks with so many pictures: 5, and more where they are few."""
+    return min(MOST_EPOCHS, max(LEAST_EPOCHS, ceil(LEAST_STEPS / ceil(pictures / batch))))
 
 
 def _weighed(method: Method, alpha: float | None, beta: float | None) -> Method:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +23,7 @@ from host_trainer.sparcl.course import Clock, Course
 from host_trainer.sparcl.learner import Learner, Lesson, open_learner
 from host_trainer.sparcl.methods import method_of
 from host_trainer.sparcl.options import USUAL_NETWORK, Options, new_plan, next_plan
-from host_trainer.sparcl.plan import Plan, plan_facts
+from host_trainer.sparcl.plan import Plan, plan_facts, usual_epochs
 from host_trainer.sparcl.record import Metrics, Record, Totals
 from host_trainer.sparcl.record import Task as TaskRecord
 from host_trainer.sparcl.recorder import Recorder
@@ -89,6 +90,9 @@ def new_subject(options: Options, open_data: OpenData, workers: Workers | None =
     count = options.tasks or min(USUAL_TASKS, len(data.classes) // LEAST_CLASSES)
     tasks = plan_tasks(data, options.protocol, count, plan.seed)
     check_batch(tasks, plan.batch)
+    if options.epochs is None:
+        pictures = float(np.mean([len(task.train) for task in tasks]))
+        plan = replace(plan, epochs=usual_epochs(pictures, plan.batch))
     model = with_head(backbone.model, len(data.classes), plan.seed)
     wide = backbone._replace(model=model, classes=data.classes)
     whole = whole_of(wide)
