@@ -239,7 +239,8 @@ def _frame(values: Sequence[tuple[float, float]], x: Axis, y: Axis) -> tuple[_Sc
 
 def _labels(scale: _Scale, axis: Axis) -> list[tuple[float, str]]:
     write = axis.tick or axis.write
-    return [(value, write(value)) for value in ticks(scale.low, scale.high, axis.strides, scale.logarithmic)]
+    found = ticks(scale.low, scale.high, axis.strides, scale.logarithmic)
+    return [(value, label) for value in found if (label := write(value))]
 
 
 def _apart(scale: _Scale, labels: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:

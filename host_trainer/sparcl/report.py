@@ -287,5 +287,5 @@ def _settings(record: Record) -> str:
 
 
 def _counted(name: str, count: int) -> Axis:
-    """Return an axis of whole numbers from 1."""
-    return Axis(name, 1, max(count, 2))
+    """Return an axis of whole numbers from 1; a tick between two has no name."""
+    return Axis(name, 1, max(count, 2), tick=lambda at: f"{at:.0f}" if abs(at - round(at)) < 1e-6 else "")

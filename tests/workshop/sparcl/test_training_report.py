@@ -159,6 +159,12 @@ def test_names_are_never_markup() -> None:
         assert "\x00" not in source and "\u202e" not in source
 
 
+def test_tasks_are_counted_in_whole_numbers() -> None:
+    chart = render(run()).partition("<title>Accuracy over tasks</title>")[2].partition("</svg>")[0]
+    assert "tasks taught" in chart
+    assert re.findall(r'class="tick"[^>]*>([^<]*)<', chart) == ["1", "2"]
+
+
 def test_a_dense_run_has_no_ratio_and_no_sparsity() -> None:
     said = Page(render(run("er", None))).said
     assert "times fewer" not in said and "Sparsity" not in said
