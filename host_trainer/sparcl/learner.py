@@ -375,7 +375,7 @@ class Learner:
         where = f"first in {bad[0]}" if bad else "the weights are still numbers"
         raise ConfigError(
             f"the loss is {told['loss']} at step {self.steps + 1} ({where}): lower the learning rate (--rate)"
-            " or bound the gradient (--clip 5); the checkpoint before it is whole"
+            " or bound the gradient (--clip 5); what was saved before is whole"
         )
 
     def _rng(self, *what: int) -> np.random.Generator:
