@@ -5,8 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 from edge_cl.vision.chatter import native_chatter_held
@@ -33,8 +32,7 @@ class _Finder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != TENSORFLOW:
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)
+        spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 

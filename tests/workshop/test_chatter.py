@@ -14,6 +14,7 @@ def test_tensorflow_loads_without_a_word_and_may_speak_afterwards(holding: str) 
         "import os, sys; from contextlib import nullcontext;"
         "from edge_cl.vision.chatter import native_chatter_held;"
         "from host_trainer.chatter import quiet_tensorflow; quiet_tensorflow(); quiet_tensorflow()\n"
+        "from importlib.util import find_spec; assert find_spec('tensorflow')\n"
         f"with {holding}: import tensorflow\n"
         "assert int(tensorflow.constant(1) + 1) == 2\n"
         "quiet_tensorflow(); os.write(2, b'spoken')"
