@@ -8,14 +8,13 @@ import pytest
 pytest.importorskip("tensorflow", reason="only TensorFlow talks while it loads")
 
 
-@pytest.mark.parametrize("holding", ["nullcontext()", "native_chatter_held(lambda line: False)"])
-def test_tensorflow_loads_without_a_word_and_may_speak_afterwards(holding: str) -> None:
+def test_tensorflow_loads_without_a_word_and_may_speak_afterwards() -> None:
     words = (
-        "import os, sys; from contextlib import nullcontext;"
+        "import os;"
         "from edge_cl.vision.chatter import native_chatter_held;"
         "from host_trainer.chatter import quiet_tensorflow; quiet_tensorflow(); quiet_tensorflow()\n"
         "from importlib.util import find_spec; assert find_spec('tensorflow')\n"
-        f"with {holding}: import tensorflow\n"
+        "with native_chatter_held(lambda line: False): import tensorflow\n"  # holding within a hold
         "assert int(tensorflow.constant(1) + 1) == 2\n"
         "quiet_tensorflow(); os.write(2, b'spoken')"
     )
