@@ -19,6 +19,8 @@ from host_trainer.pages.figures import (
 from host_trainer.pages.page import card, page, section
 from host_trainer.sparcl.record import Record
 
+SEED = "seed"  # the one setting in which the runs of a group differ
+SWITCHES = ("masks", "removal", "gradients")  # parts of SparCL; settings in words: True, False
 WIDE = 8  # costs that differ by more are drawn on a logarithmic axis
 
 
@@ -76,16 +78,37 @@ def compare(records: Iterable[Record]) -> str:
 
 
 def grouped(records: Iterable[Record]) -> list[Group]:
-    """Return the runs by method, mode, sparsity, buffer and what else is not the seed, as they first came."""
+    """Return the runs by method, mode, sparsity, buffer and what else is not the seed, as they first came.
+
+    Groups that differ by a setting alone, as by parts of SparCL that were left out, say it in their names.
+    """
     found: dict[tuple[object, ...], list[Record]] = {}
-    records = list(records)
     for run in records:
-        found.setdefault((run.name, run.buffer, *_world(run)), []).append(run)
-    several = len({run.buffer for run in records}) > 1
-    return [
-        Group(runs[0].name + (f", buffer {runs[0].buffer}" if several else ""), tuple(runs))
-        for runs in found.values()
+        found.setdefault((run.name, run.buffer, *_world(run), *_settings(run)), []).append(run)
+    firsts = [runs[0] for runs in found.values()]
+    return [Group(_name(runs[0], firsts), tuple(runs)) for runs in found.values()]
+
+
+def _name(run: Record, others: Sequence[Record]) -> str:
+    several = len({each.buffer for each in others}) > 1
+    buffer = [f"buffer {run.buffer}"] if several else []
+    return ", ".join([run.name, *buffer, *_apart(run, others)])
+
+
+def _settings(run: Record) -> list[tuple[str, str]]:
+    return sorted((name, value) for name, value in (run.settings or {}).items() if name != SEED)
+
+
+def _apart(run: Record, others: Sequence[Record]) -> list[str]:
+    """Return the settings of a run that others of its name and buffer have otherwise."""
+    rivals = [each for each in others if (each.name, each.buffer) == (run.name, run.buffer)]
+    own = [
+        (name, value)
+        for name, value in _settings(run)
+        if any((each.settings or {}).get(name, value) != value for each in rivals)
     ]
+    off = [f"without {name}" for name, value in own if name in SWITCHES and value == "False"]
+    return off + [f"{name} {value}" for name, value in own if name not in SWITCHES]
 
 
 def spread(values: Sequence[float]) -> float | None:

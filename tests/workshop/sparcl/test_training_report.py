@@ -197,6 +197,17 @@ def test_seeds_of_a_run_are_one_row_of_a_comparison() -> None:
     assert "73.3 ± 1.4 %" in Page(compare(runs)).said
 
 
+def test_a_run_with_another_setting_is_no_seed_of_the_first() -> None:
+    whole = {"masks": "True", "removal": "True", "momentum": "0.0", "seed": "0"}
+    others = ({"seed": "1"}, {"removal": "False"}, {"momentum": "0.9"})
+    runs = [run(settings=whole), *(run(settings={**whole, **other}) for other in others)]
+    assert [(group.name, len(group.runs)) for group in grouped(runs)] == [
+        ("sparcl-derpp edge 0.9, momentum 0.0", 2),
+        ("sparcl-derpp edge 0.9, without removal, momentum 0.0", 1),
+        ("sparcl-derpp edge 0.9, momentum 0.9", 1),
+    ]
+
+
 def test_runs_of_different_kinds_are_compared_with_a_warning() -> None:
     assert "not of one kind" in Page(compare([run(), run(network="resnet18")])).said
     assert "not of one kind" not in Page(compare([run(), run("er", None)])).said
