@@ -235,7 +235,7 @@ def _only_one(given: Mapping[str, Any]) -> str:
 
 
 def _parts_of(text: str) -> tuple[str, ...]:
-    from host_trainer.sparcl.options import PARTS
+    from host_trainer.sparcl.schedule import PARTS
 
     names = take.listed(text)
     unknown = [name for name in names if name not in PARTS]

@@ -18,9 +18,9 @@ from host_trainer.pages.figures import (
 )
 from host_trainer.pages.page import card, page, section
 from host_trainer.sparcl.record import Record
+from host_trainer.sparcl.schedule import PARTS
 
 SEED = "seed"  # the one setting in which the runs of a group differ
-SWITCHES = ("masks", "removal", "gradients")  # parts of SparCL; settings in words: True, False
 WIDE = 8  # costs that differ by more are drawn on a logarithmic axis
 
 
@@ -107,8 +107,8 @@ def _apart(run: Record, others: Sequence[Record]) -> list[str]:
         for name, value in _settings(run)
         if any((each.settings or {}).get(name, value) != value for each in rivals)
     ]
-    off = [f"without {name}" for name, value in own if name in SWITCHES and value == "False"]
-    return off + [f"{name} {value}" for name, value in own if name not in SWITCHES]
+    off = [f"without {name}" for name, value in own if name in PARTS and value == "False"]
+    return off + [f"{name} {value}" for name, value in own if name not in PARTS]
 
 
 def spread(values: Sequence[float]) -> float | None:

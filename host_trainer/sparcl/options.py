@@ -8,11 +8,10 @@ from edge_cl.errors import ConfigError, MismatchError
 from host_trainer.backbones.weights import RANDOM
 from host_trainer.sparcl.methods import method_of
 from host_trainer.sparcl.plan import Plan, make_plan, plan_facts, plan_of
-from host_trainer.sparcl.schedule import EDGE, Sparsity
+from host_trainer.sparcl.schedule import EDGE, PARTS, Sparsity
 from host_trainer.sparcl.tasks import CLASS
 
 USUAL_METHOD, USUAL_NETWORK, USUAL_SPARSITY = "sparcl-derpp", "resnet18:0.5", 0.9
-PARTS = ("masks", "removal", "gradients")  # of SparCL, each of which can be left out
 
 
 @dataclass(frozen=True)

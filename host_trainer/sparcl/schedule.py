@@ -14,6 +14,7 @@ from edge_cl.errors import ConfigError
 
 PAPER, OFFICIAL, EDGE = "paper", "official", "edge"
 MODES = (PAPER, OFFICIAL, EDGE)
+PARTS = ("masks", "removal", "gradients")  # switches of `Sparsity`: each can be left out
 STAGES = 10
 GRADIENT = {0.75: 0.80, 0.90: 0.91, 0.95: 0.955}  # gradient sparsity of the published runs
 

@@ -142,7 +142,7 @@ Ends = dict[str, tuple[int, str]]  # by name: exit status, last line on standard
 
 
 def _in_processes(runs: Sequence[Run], jobs: int, hear: Hear, stopped: Callable[[], bool]) -> Ends:
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, **shared_cores(jobs)}
+    environment = {**os.environ, **shared_cores(jobs)}
     stop = Event()
     with ThreadPoolExecutor(jobs) as pool:
         futures = {pool.submit(_one_process, run, environment, hear, stop): run.name for run in runs}

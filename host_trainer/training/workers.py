@@ -124,7 +124,7 @@ def open_workers() -> Workers | None:
 def company(count: int) -> Iterator[None]:
     """Make this process the first of `count` on this machine, and start the others with the same words."""
     places = [f"{LOOPBACK}:{port}" for port in free_ports(count)]
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, **shared_cores(count)}
+    environment = {**os.environ, **shared_cores(count)}
     os.environ.update(environment | {TF_CONFIG: config(places, 0)})
     others = [
         subprocess.Popen(

@@ -121,7 +121,7 @@ def _start(plan: Plan, path: Path, number: int, words: "Queue[Word]") -> subproc
         [sys.executable, "-m", MODULE, str(path), str(number)],
         stdout=subprocess.PIPE,
         text=True,
-        env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, **_environment(plan)},
+        env={**os.environ, **_environment(plan)},
         start_new_session=True,  # Ctrl-C reaches this process, which then asks each peer once
     )
     Thread(target=_listen, args=(process, number, words), daemon=True).start()
